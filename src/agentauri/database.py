@@ -1,0 +1,340 @@
+"""PostgreSQL: the pool, one unit of work, and what lives outside the pool.
+
+`Database.transaction()` is the only way to a transaction, and only the HTTP edge and the workers' steps call it. Core
+statements are for queries that are put together; plain SQL with `$1` is for the ones whose text is the point.
+Both run in the same transaction.
+
+An outage shows as `DatabaseUnavailable`. Whoever catches it awaits `Database.up()`: one probe per process asks
+for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Any, TypeAlias, cast
+
+import asyncpg
+from sqlalchemy import CursorResult, Executable, MetaData
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from agentauri import metrics
+from agentauri.config import DatabaseConfig
+from agentauri.errors import Unavailable
+from agentauri.log import Seldom, get_logger
+
+log = get_logger(__name__)
+
+metadata = MetaData()
+"""Every package's `tables.py` registers here. The schema itself is made by the migrations."""
+
+After = Callable[[], Awaitable[object] | None]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # subscriptable for type checkers alone
+
+PROBE_FIRST, PROBE_LAST = 0.5, 2.0
+
+WEATHER: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.DiskFullError,
+    asyncpg.PostgresIOError,
+)
+"""What asyncpg raises when the server, the way to it, or its disk is the matter, not our statement."""
+
+
+_ANY: tuple[type[BaseException], ...] = (*WEATHER, asyncpg.PostgresError)
+
+
+class DatabaseUnavailable(Unavailable):
+    """PostgreSQL cannot be reached, or ended our connection."""
+
+
+class PoolExhausted(Unavailable):
+    """No connection came free in time; the caller alone is affected."""
+
+
+class Transaction:
+    """One unit of work on one connection. Committed by `Database.transaction`, never by its users."""
+
+    def __init__(self, connection: AsyncConnection, raw: Connection) -> None:
+        self._connection = connection
+        self.raw = raw
+        self._after: list[After] = []
+
+    async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        """Run a Core statement."""
+        return await self._connection.execute(statement, parameters)
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        return await self.raw.fetch(sql, *arguments)
+
+    async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
+        return await self.raw.fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: object) -> Any:
+        return await self.raw.fetchval(sql, *arguments)
+
+    async def run(self, sql: str, *arguments: object) -> int:
+        """Run a statement for its effect; the number of rows it touched."""
+        status = await self.raw.execute(sql, *arguments)
+        count = status.rpartition(" ")[2]
+        return int(count) if count.isdigit() else 0
+
+    async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[object]]) -> None:
+        await self.raw.copy_records_to_table(table, columns=list(columns), records=records)
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """Undo what happens inside when it raises, and go on."""
+        await self.raw.execute("SAVEPOINT ours")
+        try:
+            yield
+        except BaseException:
+            await self.raw.execute("ROLLBACK TO SAVEPOINT ours; RELEASE SAVEPOINT ours")
+            raise
+        await self.raw.execute("RELEASE SAVEPOINT ours")
+
+    def on_commit(self, after: After) -> None:
+        """Run `after` once the commit is durable. It must not matter if it never runs: a sweep backs it."""
+        self._after.append(after)
+
+    async def _committed(self) -> None:
+        for after in self._after:
+            try:
+                awaitable = after()
+                if awaitable is not None:
+                    await awaitable
+            except Unavailable as error:
+                log.warning("commit.followup_failed", reason=error.message)
+            except Exception:
+                log.exception("commit.followup_crashed")
+
+
+class Database:
+    """A pool of connections, or a share of one."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        config: DatabaseConfig,
+        *,
+        outage: _Outage | None = None,
+        share: asyncio.Semaphore | None = None,
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._share = share
+        self._outage = outage or _Outage(self._connect_raw)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, config: DatabaseConfig) -> AsyncIterator[Database]:
+        """A pool that connects on first use; closed on leaving."""
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=lambda: _connect(config, statement_timeout="30s"),
+            isolation_level="AUTOCOMMIT",  # we say BEGIN and COMMIT ourselves, for Core and raw statements alike
+            pool_size=config.max_connections,
+            max_overflow=0,
+            pool_timeout=config.acquire_timeout,
+        )
+        database = cls(engine, config)
+        try:
+            yield database
+        finally:
+            database._outage.close()
+            await engine.dispose()
+
+    def limited(self, connections: int) -> Database:
+        """The same pool, of which at most this many connections are in use here at once."""
+        return Database(self._engine, self._config, outage=self._outage, share=asyncio.Semaphore(connections))
+
+    @asynccontextmanager
+    async def transaction(self, *, durable: bool = True) -> AsyncIterator[Transaction]:
+        """Commit on leaving, roll back on an exception, then run what was registered with `on_commit`.
+
+        `durable=False` lets the commit return before it is on disk: for work whose loss costs nothing.
+
+        Raises:
+            DatabaseUnavailable: the connection was lost; whether a commit in flight took place is unknown.
+            PoolExhausted: no connection came free within the acquire timeout.
+        """
+        share: AbstractAsyncContextManager[None] = self._share or nullcontext()
+        async with share:
+            with _weather(self._outage):
+                async with self._connection() as connection:
+                    raw = await _driver(connection)
+                    tx = Transaction(connection, raw)
+                    await raw.execute("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off")
+                    try:
+                        yield tx
+                    except BaseException:
+                        await _roll_back(connection, raw)
+                        raise
+                    started = time.perf_counter()
+                    try:
+                        await raw.execute("COMMIT")
+                    except BaseException:
+                        await _roll_back(connection, raw)
+                        raise
+                    metrics.DB_COMMIT.observe(time.perf_counter() - started)
+        await tx._committed()
+
+    @asynccontextmanager
+    async def outside(self) -> AsyncIterator[Connection]:
+        """A connection of its own, outside the pool, without a statement timeout: LISTEN, session locks, migrations."""
+        with _weather(self._outage):
+            connection = await self._connect_raw()
+            try:
+                yield connection
+            finally:
+                with suppress(*WEATHER):
+                    await connection.close(timeout=2)
+                connection.terminate()
+
+    async def up(self) -> None:
+        """Return as soon as the database answers. Callers share one probe."""
+        await self._outage.over()
+
+    async def answers(self, timeout: float = 2.0) -> bool:
+        """Ask once."""
+        try:
+            async with asyncio.timeout(timeout), self.transaction() as tx:
+                await tx.fetchval("SELECT 1")
+        except (Unavailable, TimeoutError):
+            return False
+        return True
+
+    async def _connect_raw(self) -> Connection:
+        return await _connect(self._config, statement_timeout="0")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+        started = time.perf_counter()
+        try:
+            connection = await self._engine.connect()
+        except PoolTimeout as error:
+            log.error(
+                "pool.exhausted",
+                code="DB_POOL_EXHAUSTED",
+                message="Failed to acquire connection from pool: "
+                f"Connection timeout after {self._config.acquire_timeout}s",
+            )
+            raise PoolExhausted("No database connection came free in time.") from error
+        metrics.DB_POOL_WAIT.observe(time.perf_counter() - started)
+        metrics.DB_POOL_IN_USE.inc()
+        try:
+            yield connection
+        finally:
+            metrics.DB_POOL_IN_USE.dec()
+            await asyncio.shield(connection.close())
+
+
+class _Outage:
+    """One probe for everybody who waits for PostgreSQL."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._probe: asyncio.Task[None] | None = None
+        self._seldom = Seldom()
+
+    def noticed(self, error: BaseException) -> None:
+        reason = str(error) or type(error).__name__
+        tls = "SSL" in reason or "certificate" in reason or "pg_hba.conf" in reason
+        if not self._seldom.due("database"):
+            return
+        if tls:
+            log.error(
+                "database.unavailable",
+                code="DATABASE_TLS_FAILED",
+                message=reason,
+                remedy="check sslmode and sslrootcert in DATABASE_URL; "
+                "scripts/generate-pg-certs.sh makes new certificates, then restart PostgreSQL",
+            )
+        else:
+            log.error("database.unavailable", code="DATABASE_UNAVAILABLE", message=reason)
+
+    async def over(self) -> None:
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._ask_until_answered(), name="database-probe")
+        await asyncio.shield(self._probe)
+
+    async def _ask_until_answered(self) -> None:
+        delay = PROBE_FIRST
+        while True:
+            try:
+                connection = await self._connect()
+            except _ANY as error:
+                self.noticed(error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, PROBE_LAST)
+                continue
+            connection.terminate()
+            if self._seldom.over("database"):
+                log.info("database.back")
+            return
+
+    def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+
+
+class _weather:  # noqa: N801  (used like a function)
+    """Turn what asyncpg and SQLAlchemy raise in an outage into `DatabaseUnavailable`."""
+
+    def __init__(self, outage: _Outage) -> None:
+        self._outage = outage
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if error is None or isinstance(error, Unavailable):
+            return
+        cause: BaseException = error
+        if isinstance(error, DBAPIError) and error.orig is not None:
+            # SQLAlchemy wraps the driver's error twice; the inner one says which kind it is.
+            cause = error.orig.__cause__ or error.orig
+        if isinstance(cause, asyncpg.InterfaceError) and not isinstance(cause, asyncpg.InternalClientError):
+            weather = "connection" in str(cause) or "closed" in str(cause)
+        else:
+            weather = isinstance(cause, WEATHER)
+        if weather:
+            self._outage.noticed(cause)
+            raise DatabaseUnavailable("The database is away.") from error
+
+
+async def _driver(connection: AsyncConnection) -> Connection:
+    raw = (await connection.get_raw_connection()).driver_connection
+    return cast(Connection, raw)
+
+
+async def _roll_back(connection: AsyncConnection, raw: Connection) -> None:
+    try:
+        await asyncio.shield(raw.execute("ROLLBACK"))
+    except BaseException:  # noqa: BLE001 (also a cancellation: whatever happened, it is not clean)
+        await connection.invalidate()  # never give a connection back in doubt
+
+
+async def _connect(config: DatabaseConfig, *, statement_timeout: str) -> Connection:
+    return await asyncpg.connect(
+        config.url.reveal(),
+        timeout=config.acquire_timeout,
+        server_settings={
+            "application_name": config.application_name,
+            "timezone": "UTC",
+            "statement_timeout": statement_timeout,
+            "lock_timeout": "5s",
+            "idle_in_transaction_session_timeout": "60s",
+        },
+    )

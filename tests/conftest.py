@@ -1,0 +1,143 @@
+"""Real servers for every test: PostgreSQL and Valkey once per run, a fresh database and an empty Valkey per test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import redis.asyncio
+import structlog
+from agentauri.migrations import migrate
+
+from agentauri.config import Config, DatabaseConfig, database_config, load
+from agentauri.database import Database
+from agentauri.embedded import DATABASE, Embedded
+from agentauri.types import Secret
+from support.receiver import Receiver
+
+TEMPLATE = "template_agentauri"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Embedded]:
+    """PostgreSQL and Valkey of our own. Without fsync: no test cuts the power of the machine."""
+    folder = Path(tempfile.mkdtemp(prefix="agentauri-tests-"))
+    folder.chmod(0o755)
+    settings = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "300"}
+    try:
+        with Embedded(folder, postgres_settings=settings) as embedded:
+            yield embedded
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def admin_url(servers: Embedded) -> str:
+    """The maintenance database of the test server."""
+    assert servers.database_url is not None
+    return servers.database_url.replace(f"/{DATABASE}?", "/postgres?")
+
+
+@pytest.fixture(scope="session")
+def template(admin_url: str) -> str:
+    """A migrated database to copy."""
+
+    async def make() -> None:
+        connection = await asyncpg.connect(admin_url)
+        await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        await connection.close()
+        await migrate(database_config(admin_url.replace("/postgres?", f"/{TEMPLATE}?"), (20, 30)))
+
+    asyncio.run(make())
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database_url(admin_url: str, template: str) -> AsyncIterator[str]:
+    """The URL of a migrated database that is this test's alone."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    connection = await asyncpg.connect(admin_url)
+    try:
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        yield admin_url.replace("/postgres?", f"/{name}?")
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def database_settings(database_url: str) -> DatabaseConfig:
+    return database_config(database_url, (20, 30))
+
+
+@pytest.fixture
+async def database(database_settings: DatabaseConfig) -> AsyncIterator[Database]:
+    async with Database.open(database_settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def redis_url(servers: Embedded) -> str:
+    """The URL of a Valkey that holds nothing."""
+    assert servers.redis_url is not None
+    client = redis.asyncio.from_url(servers.redis_url)
+    await client.flushall()
+    await client.aclose()
+    return servers.redis_url
+
+
+@pytest.fixture
+async def redis_client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    client = redis.asyncio.from_url(redis_url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def config(tmp_path: Path, database_url: str, redis_url: str) -> Config:
+    """Development settings on this test's servers."""
+    return load(
+        {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "ENVIRONMENT": "development",
+            "AGENTAURI_DATA_DIR": str(tmp_path / "data"),
+            "SERVER_PORT": "0",
+            "INSTANCE_NAME": "test",
+        },
+        tmp_path,
+    )
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[dict[str, object]]]:
+    """Every line that is logged, as a dict with its level in upper case under `level`."""
+    lines: list[dict[str, object]] = []
+
+    def keep(_: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        lines.append({**event, "level": "ERROR" if method == "exception" else method.upper()})
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep])
+    yield lines
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A web server of a customer's: records what it gets, answers what the test says."""
+    async with Receiver.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+def pepper() -> Secret:
+    return Secret("a pepper that is only used in tests 0123456789")

@@ -1,0 +1,87 @@
+"""One unit of work: commits whole, rolls back whole, and tells an outage from a mistake."""
+
+import asyncpg
+import pytest
+
+from agentauri.config import database_config
+from agentauri.database import Database, DatabaseUnavailable, PoolExhausted
+
+
+async def test_an_exception_rolls_everything_back(database: Database) -> None:
+    with pytest.raises(ValueError, match="stop"):
+        async with database.transaction() as tx:
+            await tx.run("INSERT INTO pipeline_marks (name, value) VALUES ('a', 1)")
+            raise ValueError("stop")
+
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM pipeline_marks WHERE name = 'a'") == 0
+
+
+async def test_what_follows_a_commit_runs_after_it_and_never_after_a_rollback(database: Database) -> None:
+    done: list[str] = []
+    async with database.transaction() as tx:
+        tx.on_commit(lambda: done.append("committed"))
+        assert done == []
+    with pytest.raises(ValueError, match="stop"):
+        async with database.transaction() as tx:
+            tx.on_commit(lambda: done.append("rolled back"))
+            raise ValueError("stop")
+
+    assert done == ["committed"]
+
+
+async def test_a_savepoint_undoes_only_its_own_part(database: Database) -> None:
+    async with database.transaction() as tx:
+        await tx.run("INSERT INTO pipeline_marks (name, value) VALUES ('kept', 1)")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with tx.savepoint():
+                await tx.run("INSERT INTO pipeline_marks (name, value) VALUES ('kept', 2)")
+        assert await tx.fetchval("SELECT value FROM pipeline_marks WHERE name = 'kept'") == 1
+
+
+async def test_a_lost_connection_is_weather_and_the_pool_recovers(database: Database, admin_url: str) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        async with database.transaction() as tx:
+            pid = await tx.fetchval("SELECT pg_backend_pid()")
+            other = await asyncpg.connect(admin_url)
+            await other.execute("SELECT pg_terminate_backend($1)", pid)
+            await other.close()
+            await tx.fetchval("SELECT 1")
+    await database.up()
+
+    assert await database.answers()
+
+
+async def test_a_server_that_is_not_there_is_weather() -> None:
+    nowhere = database_config("postgresql://postgres@/agentauri_backend?host=/nonexistent", (20, 1))
+    async with Database.open(nowhere) as database:
+        with pytest.raises(DatabaseUnavailable):
+            async with database.transaction():
+                pass
+        assert not await database.answers()
+
+
+async def test_a_constraint_is_a_mistake_and_not_weather(database: Database) -> None:
+    with pytest.raises(asyncpg.NotNullViolationError):
+        async with database.transaction() as tx:
+            await tx.run("INSERT INTO pipeline_marks (name) VALUES ('a')")
+
+
+async def test_an_empty_pool_refuses_that_caller_alone(database_url: str, log_lines: list[dict[str, object]]) -> None:
+    async with Database.open(database_config(database_url, (1, 1))) as database, database.transaction() as tx:
+        with pytest.raises(PoolExhausted):
+            async with database.transaction():
+                pass
+        assert await tx.fetchval("SELECT 1") == 1
+
+    (line,) = [line for line in log_lines if line.get("code") == "DB_POOL_EXHAUSTED"]
+    assert line["message"] == "Failed to acquire connection from pool: Connection timeout after 1s"
+
+
+async def test_a_share_limits_how_many_connections_its_owner_holds(database: Database) -> None:
+    share = database.limited(1)
+    async with share.transaction() as tx:
+        assert share._share is not None
+        assert share._share.locked()
+        async with database.transaction() as other:
+            assert await other.fetchval("SELECT pg_backend_pid()") != await tx.fetchval("SELECT pg_backend_pid()")

@@ -1,0 +1,97 @@
+"""Workers start sink first, stop source first, and come back after a crash."""
+
+import asyncio
+
+import pytest
+
+from agentauri import supervisor
+from agentauri.supervisor import Supervisor, Wake, Worker, wait_until
+
+
+def recording(name: str, story: list[str], grace: float = 5.0) -> Worker:
+    async def run(stopping: asyncio.Event) -> None:
+        story.append(f"{name} up")
+        await stopping.wait()
+        story.append(f"{name} down")
+
+    return Worker(name, run, grace)
+
+
+async def test_the_pipeline_starts_at_the_sink_and_stops_at_the_source() -> None:
+    story: list[str] = []
+    running = Supervisor([recording("sink", story), recording("source", story)], total_grace=10)
+
+    running.start()
+    await asyncio.sleep(0)
+    await running.stop()
+
+    assert story == ["sink up", "source up", "source down", "sink down"]
+
+
+async def test_a_worker_that_outstays_its_grace_is_cancelled() -> None:
+    async def stubborn(_: asyncio.Event) -> None:
+        await asyncio.Event().wait()
+
+    running = Supervisor([Worker("stubborn", stubborn, 0.01)], total_grace=10)
+    running.start()
+
+    await running.stop()
+
+    assert running.failed is None
+
+
+async def test_a_crashed_worker_is_restarted_and_logged(
+    monkeypatch: pytest.MonkeyPatch, log_lines: list[dict[str, object]]
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTART_FIRST", 0.0)
+    again = asyncio.Event()
+    runs = 0
+
+    async def crash_once(stopping: asyncio.Event) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ValueError("a bug")
+        again.set()
+        await stopping.wait()
+
+    running = Supervisor([Worker("clumsy", crash_once, 1)], total_grace=10)
+    running.start()
+    await asyncio.wait_for(again.wait(), 10)
+    await running.stop()
+
+    assert [line["code"] for line in log_lines if "code" in line] == ["TASK_PANIC"]
+    assert running.failed is None
+
+
+async def test_six_crashes_within_a_minute_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "RESTART_FIRST", 0.0)
+    runs = 0
+
+    async def crash(_: asyncio.Event) -> None:
+        nonlocal runs
+        runs += 1
+        raise ValueError("a bug")
+
+    running = Supervisor([Worker("hopeless", crash, 1)], total_grace=10)
+    running.start()
+    await asyncio.wait_for(running.finished.wait(), 10)
+
+    assert running.failed == "hopeless"
+    assert runs == 6
+
+
+async def test_a_wake_that_comes_early_is_not_lost() -> None:
+    wake = Wake()
+    wake.set()
+
+    await asyncio.wait_for(wake.wait(asyncio.Event(), 60), 10)
+
+
+async def test_waiting_ends_when_the_worker_is_to_stop() -> None:
+    stopping = asyncio.Event()
+    waiting = asyncio.create_task(wait_until(stopping, 60))
+    await asyncio.sleep(0)
+    stopping.set()
+
+    await asyncio.wait_for(waiting, 10)
