@@ -164,8 +164,10 @@ def load(environ: Mapping[str, str] | None = None, folder: Path | None = None, o
 
 
 def effective(environ: Mapping[str, str] | None = None, folder: Path | None = None) -> dict[str, str]:
-    """The variables in force that `.env` and the environment set, for `agentauri env` to show."""
-    return dict(_merged(os.environ if environ is None else environ, folder or Path.cwd()))
+    """The variables of ours that the environment or `.env` sets, as they are: mask them before showing them."""
+    reader = _Reader(_merged(os.environ if environ is None else environ, folder or Path.cwd()))
+    _read(reader, ROLES)
+    return {name: value for name, value in reader.values.items() if name in reader.asked}
 
 
 def _merged(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
@@ -196,10 +198,12 @@ class _Reader:
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = values
+        self.asked: set[str] = set()
         self.faults: list[str] = []
 
     def raw(self, name: str) -> str | None:
         """The variable, or the content of the file that `<name>_FILE` names."""
+        self.asked |= {name, f"{name}_FILE"}
         if (path := self.values.get(f"{name}_FILE")) and name not in self.values:
             try:
                 return Path(path).read_text(encoding="utf-8").strip() or None
@@ -393,6 +397,7 @@ def _read_chains(r: _Reader) -> tuple[ChainSettings, ...]:
             urls[chain_id] = value
     for name, value in r.values.items():
         if match := re.fullmatch(r"RPC_URLS?_([1-9][0-9]{0,15})", name):
+            r.asked.add(name)
             urls[int(match[1])] = value if name.startswith("RPC_URLS_") else urls.get(int(match[1]), value)
         elif name.startswith(("RPC_URLS_", "RPC_URL_")):
             r.faults.append(f"{name}: ends in a chain id, such as RPC_URLS_8453")

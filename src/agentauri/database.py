@@ -147,6 +147,7 @@ class Database:
             pool_size=config.max_connections,
             max_overflow=0,
             pool_timeout=config.acquire_timeout,
+            json_deserializer=str,  # jsonb stays text, on the way in and out alike; whoever reads it knows its shape
         )
         database = cls(engine, config)
         try:

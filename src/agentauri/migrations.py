@@ -105,6 +105,22 @@ async def ensure_partitions(tx: Transaction, days: int = DAYS_AHEAD) -> list[str
     return made
 
 
+async def partition_days(tx: Transaction) -> list[date]:
+    """The days that have a partition of deliveries, oldest first."""
+    rows = await tx.fetch(
+        """SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+           FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+           WHERE i.inhparent = 'deliveries'::regclass AND c.relname ~ '^deliveries_[0-9]{8}$' ORDER BY day"""
+    )
+    return [row["day"] for row in rows]
+
+
+async def drop_partitions(tx: Transaction, day: date) -> None:
+    """Drop one day of every partitioned table, with all that is in it."""
+    for table in PARTITIONED:
+        await tx.run(f"DROP TABLE IF EXISTS {partition_name(table, day)}")
+
+
 def partition_name(table: str, day: date) -> str:
     return f"{table}_{day:%Y%m%d}"
 

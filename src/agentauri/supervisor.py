@@ -74,6 +74,11 @@ class Supervisor:
         self.failed: str | None = None
 
     @property
+    def names(self) -> frozenset[str]:
+        """Names of all its workers."""
+        return frozenset(worker.name for worker in self._workers)
+
+    @property
     def crashed(self) -> frozenset[str]:
         """Names of the workers that are down just now, between a crash and its restart."""
         return frozenset(self._crashed)

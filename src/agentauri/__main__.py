@@ -1,0 +1,5 @@
+"""`python -m agentauri` is the `agentauri` command."""
+
+from agentauri.cli import main
+
+main()

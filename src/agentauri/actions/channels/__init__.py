@@ -1,0 +1,22 @@
+"""The ways to reach somebody. A new one is a file here and a line in `make_channels`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentauri.actions.channels.channel import Accepted as Accepted
+from agentauri.actions.channels.channel import Channel as Channel
+from agentauri.actions.channels.channel import Prepared as Prepared
+from agentauri.actions.channels.channel import Sent as Sent
+from agentauri.actions.channels.channel import StoredAction as StoredAction
+from agentauri.actions.channels.webhook import WebhookChannel
+from agentauri.actions.outbound import Outbound
+
+PLANNED = frozenset({"telegram", "mcp"})
+"""Known to the pipeline, not to this version: refused by name."""
+
+
+def make_channels(outbound: Outbound, *, webhook_timeout: float) -> Mapping[str, Channel]:
+    """The channels of this version by the action types that they serve."""
+    channels: list[Channel] = [WebhookChannel(outbound, webhook_timeout)]
+    return {action_type: channel for channel in channels for action_type in channel.action_types}

@@ -1,0 +1,91 @@
+"""What every channel can do, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+from agentauri.actions.message import Message
+from agentauri.actions.types import Json
+from agentauri.types import ActionId, OrganizationId
+
+MASK = "***"
+"""What stands where a secret is, in what is stored, shown and taken back."""
+
+
+class Accepted(Struct, frozen=True, kw_only=True):
+    """A configuration that the channel takes. `config` holds `***` where a secret was; a secret that is None is the one
+    that is stored already."""
+
+    config: Json
+    secrets: dict[str, str | None]
+    destination: str
+
+
+class StoredAction(Struct, frozen=True, kw_only=True):
+    """An action as it is stored, its secrets opened. `signing_keys` are newest first."""
+
+    id: ActionId
+    action_type: str
+    config: Json
+    secrets: Mapping[str, str]
+    signing_keys: tuple[bytes, ...]
+
+
+class Sent(Struct, frozen=True, kw_only=True):
+    """What the other side said. `receipt` is what a later message may have to refer to."""
+
+    status: int | None
+    excerpt: str
+    peer: str | None
+    receipt: Json | None = None
+
+
+class Prepared(Protocol):
+    """One action, compiled. Made once for each change of its configuration."""
+
+    @property
+    def target(self) -> str:
+        """What shares its capacity: scheme, host and port, or whatever fits the channel."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one whole exchange."""
+
+    @property
+    def rate(self) -> float | None:
+        """Messages per second that the owner allows at most."""
+
+    async def send(self, message: Message) -> Sent:
+        """
+        Raises:
+            DeliveryFailed: `Retryable` or `Permanent`.
+        """
+
+    def preview(self, message: Message) -> Json:
+        """What `send` would send, secrets masked.
+
+        Raises:
+            DeliveryFailed: it cannot be rendered.
+        """
+
+
+class Channel(Protocol):
+    action_types: frozenset[str]
+    signs: bool
+    """Its actions have a signing secret of their own."""
+
+    async def check(self, config: Json, organization_id: OrganizationId) -> Accepted:
+        """Look at a configuration with the eyes that will send it. Talks to name servers.
+
+        Raises:
+            Invalid: with fields relative to the configuration.
+        """
+
+    def prepare(self, action: StoredAction) -> Prepared:
+        """
+        Raises:
+            DeliveryFailed: the stored configuration cannot be used.
+        """

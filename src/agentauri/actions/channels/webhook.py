@@ -1,0 +1,168 @@
+"""Webhooks: one signed HTTP request. `rest` is the older name of the same thing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import cast
+
+from msgspec import Struct
+from yarl import URL
+
+from agentauri.actions.channels import webhook_config
+from agentauri.actions.channels.channel import MASK, Accepted, Sent, StoredAction
+from agentauri.actions.egress import EgressRefused, LookUpFailed
+from agentauri.actions.errors import Permanent, Retryable
+from agentauri.actions.filters import TemplateError
+from agentauri.actions.identity import webhook_id
+from agentauri.actions.message import Message
+from agentauri.actions.outbound import USER_AGENT, Outbound, Reply
+from agentauri.actions.retry import judge, retry_after
+from agentauri.actions.signing import signatures
+from agentauri.actions.template import HEADER, JsonTemplate, Template, Values, compile_text
+from agentauri.actions.template import URL as URL_SINK
+from agentauri.actions.types import Json
+from agentauri.errors import FieldError, Invalid
+from agentauri.log import get_logger
+from agentauri.types import OrganizationId
+
+log = get_logger(__name__)
+
+MAX_BODY = 256 * 1024
+_REPLACED = frozenset({"user-agent", "content-type"})
+"""Headers of the owner's that give way to ours; a content type has its say where the body is text."""
+
+
+class WebhookChannel:
+    action_types = frozenset({"webhook", "rest"})
+    signs = True
+
+    def __init__(self, outbound: Outbound, timeout: float) -> None:
+        self._outbound = outbound
+        self._timeout = timeout
+
+    async def check(self, config: Json, organization_id: OrganizationId) -> Accepted:
+        read = webhook_config.read(config, self._outbound.guard)
+        try:
+            await self._outbound.guard.addresses(read.target.host, organization_id)
+        except EgressRefused as error:
+            fault = FieldError("url", "names or resolves to an address that is not public")
+            raise Invalid.fields(fault) from error
+        except LookUpFailed:
+            log.info("action.unresolved", host=read.target.host)  # accepted: it may resolve when it is needed
+        return Accepted(
+            config=read.public,
+            secrets={webhook_config.secret_name(name): value for name, value in read.headers.items()},
+            destination=read.target.host,
+        )
+
+    def prepare(self, action: StoredAction) -> PreparedWebhook:
+        config = action.config
+        url = str(config.get("url", ""))
+        try:
+            headers = {
+                name.lower(): action.secrets[webhook_config.secret_name(name)]
+                for name in cast("Mapping[str, str]", config.get("headers", {}))
+            }
+            body, content_type = webhook_config.compile_body(config, headers.get("content-type"))
+            return PreparedWebhook(
+                outbound=self._outbound,
+                target=webhook_config.target_of(url, self._outbound.guard).key,
+                method=str(config.get("method", "POST")),
+                url=compile_text(url, URL_SINK),
+                headers={name: compile_text(value, HEADER) for name, value in headers.items() if name not in _REPLACED},
+                body=body,
+                content_type=content_type,
+                keys=action.signing_keys,
+                expected=frozenset(cast("list[int]", config.get("expected_status_codes", []))),
+                timeout=min(float(cast("float", config.get("timeout_seconds", self._timeout))), 60.0),
+                rate=cast("float | None", config.get("rate_limit_per_second")),
+            )
+        except FieldError as error:
+            raise Permanent("egress_refused", f"the url {error.message}") from error
+        except (TemplateError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Permanent("configuration", f"the stored configuration cannot be used: {error}") from error
+
+
+class PreparedWebhook(Struct, frozen=True, kw_only=True):
+    outbound: Outbound
+    target: str
+    method: str
+    url: Template
+    headers: dict[str, Template]
+    body: JsonTemplate | Template | None
+    content_type: str
+    keys: tuple[bytes, ...]
+    expected: frozenset[int]
+    timeout: float
+    rate: float | None
+
+    async def send(self, message: Message) -> Sent:
+        url, headers, body = self._render(message)
+        now = int(time.time())  # the receiver compares it with its own clock
+        headers["webhook-timestamp"] = str(now)
+        headers["webhook-signature"] = signatures(self.keys, headers["webhook-id"], now, body or b"")
+        reply = await self.outbound.exchange(
+            self.method,
+            URL(url, encoded=True),
+            headers,
+            body,
+            organization_id=message.organization_id,
+            timeout=self.timeout,
+        )
+        return _judged(reply, self.expected)
+
+    def preview(self, message: Message) -> Json:
+        url, headers, body = self._render(message)
+        return {
+            "method": self.method,
+            "url": url,
+            "headers": {name: MASK if name in self.headers else value for name, value in headers.items()},
+            "body": None if body is None else body.decode(),
+        }
+
+    def _render(self, message: Message) -> tuple[str, dict[str, str], bytes | None]:
+        """URL, headers (all but time and signature) and body."""
+        fixed = self.body is None and not self.headers and len(self.url.parts) == 1
+        values: Values = {} if fixed else message.values()
+        body: bytes | None
+        match self.body:
+            case JsonTemplate():
+                body = self.body.render(values)
+            case Template():
+                body = self.body.render(values).encode()
+            case None:
+                body = None if self.method == "GET" else message.document()
+        if body is not None and len(body) > MAX_BODY:
+            raise Permanent("template", "the rendered body is larger than 256 KiB")
+        headers = {name: value.render(values) for name, value in self.headers.items()}
+        headers |= {
+            "user-agent": USER_AGENT,
+            "accept-encoding": "identity",
+            "webhook-id": webhook_id(message.delivery_id),
+            "x-agentauri-event-id": HEADER.value(message.event_id),
+            "x-agentauri-trigger-id": HEADER.value(message.trigger.id),
+            "x-agentauri-correlation-id": message.correlation_id,
+            "x-agentauri-attempt": str(message.attempt),
+        }
+        if body is not None:
+            headers["content-type"] = self.content_type
+        return self.url.render(values), headers, body
+
+
+def masked_url(url: str) -> str:
+    """Scheme and host: the rest may hold a key."""
+    return f"{'/'.join(url.split('/', 3)[:3])}/{MASK}"
+
+
+def _judged(reply: Reply, expected: frozenset[int]) -> Sent:
+    verdict = judge(reply.status, expected)
+    if verdict == "delivered":
+        return Sent(status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
+    told = f"the endpoint answered {reply.status}"
+    if verdict == "permanent":
+        raise Permanent("status", told, status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
+    failed = Retryable("status", told, status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
+    failed.after = retry_after(reply.headers.get("Retry-After"), datetime.now(UTC))
+    raise failed

@@ -1,0 +1,263 @@
+"""Transaction C: which of the leased deliveries are ours to send now, and what becomes of the others."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+
+import asyncpg
+from msgspec import Struct, field
+
+from agentauri import metrics
+from agentauri.actions import claims
+from agentauri.actions.channels import Prepared
+from agentauri.actions.claims import Refusal
+from agentauri.actions.configuration import ActionService, Ready
+from agentauri.actions.destinations import Destinations
+from agentauri.actions.errors import DeliveryFailed
+from agentauri.actions.message import Message, compose
+from agentauri.actions.queue import Due
+from agentauri.actions.types import ChainLabel, LoadSubjects, Subjects, TriggerFacts
+from agentauri.breaker import BreakerService
+from agentauri.config import DispatcherConfig
+from agentauri.database import Transaction
+from agentauri.log import get_logger
+from agentauri.types import ChainId, DeliveryId
+
+log = get_logger(__name__)
+
+LOOK_AGAIN_MS = 1000
+TOLD_OF_RETRACTED = frozenset({"retraction", "test"})
+"""Kinds that are sent although their event is not on the chain."""
+
+
+class Send(Struct, frozen=True, kw_only=True):
+    """A claimed delivery. `target` is where it has taken room, None where it cannot be sent at all."""
+
+    message: Message
+    action_type: str
+    prepared: Prepared | DeliveryFailed
+    target: str | None
+    claim_seconds: float
+
+    @property
+    def id(self) -> DeliveryId:
+        return self.message.delivery_id
+
+
+class Claimed(Struct):
+    """What to send, which ids the queue may forget, and which it should bring again and when."""
+
+    sends: list[Send] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
+    later: list[Due] = field(default_factory=list)
+    now: int = 0
+    refused: bool = False
+    """Open breakers refused all of it."""
+
+
+class Claimer:
+    """Decides over a batch inside the caller's transaction."""
+
+    def __init__(
+        self,
+        *,
+        actions: ActionService,
+        breakers: BreakerService,
+        load_subjects: LoadSubjects,
+        chains: Mapping[ChainId, ChainLabel],
+        destinations: Destinations,
+        config: DispatcherConfig,
+        instance: str,
+    ) -> None:
+        self._actions = actions
+        self._breakers = breakers
+        self._load_subjects = load_subjects
+        self._chains = chains
+        self._destinations = destinations
+        self._config = config
+        self._instance = instance
+
+    async def claim(
+        self, tx: Transaction, ids: Sequence[DeliveryId], busy: Collection[DeliveryId], *, queued: bool
+    ) -> Claimed:
+        """Claim what may go. `busy` are those that this process is sending; `queued` says that Redis brings ids again,
+        so that a short wait need not be written down."""
+        claimed = Claimed()
+        rows = await claims.lock_for_claim(tx, ids)
+        await self._sort_out_missing(tx, ids, rows, claimed)
+        if not rows:
+            return claimed
+        claimed.now = rows[0]["now"]
+        rows = [row for row in rows if self._is_ours(row, busy, claimed)]
+        if not rows:
+            return claimed
+        rows.sort(key=lambda row: (row["due"], row["event_seq"], row["priority"]))
+        if lapsed := [row for row in rows if row["tried"]]:
+            await claims.note_abandoned(tx, lapsed)
+            _report_abandoned(tx, lapsed)
+        subjects = await self._load_subjects(
+            tx, {row["event_seq"] for row in rows}, {row["trigger_id"] for row in rows}
+        )
+        ready = await self._actions.to_send(tx, {row["action_id"] for row in rows})
+        refusals: list[Refusal] = []
+        candidates: list[tuple[asyncpg.Record, Send]] = []
+        for row in rows:
+            verdict = self._consider(row, subjects, ready.get(row["action_id"]), queued, claimed)
+            if isinstance(verdict, Refusal):
+                refusals.append(verdict)
+            elif verdict is not None:
+                candidates.append((row, verdict))
+        await self._admit(tx, candidates, claimed, refusals)
+        await self._write(tx, claimed, refusals)
+        return claimed
+
+    async def _sort_out_missing(
+        self, tx: Transaction, ids: Sequence[DeliveryId], rows: Sequence[asyncpg.Record], claimed: Claimed
+    ) -> None:
+        if len(rows) == len(ids):
+            return
+        missing = list(set(ids).difference(row["id"] for row in rows))
+        locked = await claims.existing(tx, missing)
+        now = await claims.now_ms(tx)
+        claimed.later += [(str(id_), now + LOOK_AGAIN_MS) for id_ in locked]
+        claimed.now = now
+        if unknown := [str(id_) for id_ in missing if id_ not in locked]:
+            claimed.forget += unknown
+            report_unknown(unknown)
+
+    def _is_ours(self, row: asyncpg.Record, busy: Collection[DeliveryId], claimed: Claimed) -> bool:
+        """Pending, not held, due, and nobody's. A claim of our own that we are not sending was lost with its commit's
+        answer; nobody else will take it up before it lapses."""
+        taken = row["taken"] and (row["lease_owner"] != self._instance or row["id"] in busy)
+        if row["status"] != "pending" or row["hold"] is not None or taken:
+            claimed.forget.append(str(row["id"]))
+            return False
+        if row["due"] > row["now"]:
+            self._later(claimed, row, row["due"])
+            return False
+        return True
+
+    def _later(self, claimed: Claimed, row: asyncpg.Record, due: int) -> None:
+        if due - row["now"] > self._config.horizon * 1000:
+            claimed.forget.append(str(row["id"]))  # the sweep brings it when its time is near
+        else:
+            claimed.later.append((str(row["id"]), due))
+
+    def _consider(
+        self, row: asyncpg.Record, subjects: Subjects, ready: Ready | None, queued: bool, claimed: Claimed
+    ) -> Send | Refusal | None:
+        """A send, or why not; None where it comes back by itself."""
+        trigger = subjects.triggers.get(row["trigger_id"])
+        event = subjects.events.get(row["event_seq"])
+        if (refusal := self._obstacle(row, trigger, event, ready)) is not None:
+            claimed.forget.append(str(row["id"]))
+            return refusal
+        assert trigger is not None and event is not None and ready is not None  # noqa: PT018
+        prepared = ready.prepared
+        target = None if isinstance(prepared, DeliveryFailed) else prepared.target
+        wait = 0.0
+        if not isinstance(prepared, DeliveryFailed):
+            wait = self._destinations.pace(row["action_id"], prepared.rate, row["id"])
+            wait = wait or self._destinations.enter(prepared.target)
+        if wait:
+            if queued and wait <= self._config.horizon:
+                claimed.later.append((str(row["id"]), row["now"] + int(wait * 1000)))
+                return None
+            claimed.forget.append(str(row["id"]))
+            return Refusal(row["id"], wait=wait)
+        timeout = 0.0 if isinstance(prepared, DeliveryFailed) else prepared.timeout
+        return Send(
+            message=compose(row, event, trigger, self._chains.get(row["chain_id"]), row["attempts"] + 1),
+            action_type=ready.action_type,
+            prepared=prepared,
+            target=target,
+            claim_seconds=timeout + claims.CLAIM_MARGIN,
+        )
+
+    def _obstacle(
+        self,
+        row: asyncpg.Record,
+        trigger: TriggerFacts | None,
+        event: Mapping[str, object] | None,
+        ready: Ready | None,
+    ) -> Refusal | None:
+        if trigger is None or event is None:
+            return Refusal(row["id"], "skipped", "trigger_deleted")
+        if ready is None:
+            return Refusal(row["id"], "skipped", "action_deleted")
+        if event.get("retracted_at") is not None and row["kind"] not in TOLD_OF_RETRACTED:
+            return Refusal(row["id"], hold="retraction")
+        if not trigger.enabled or not ready.enabled:
+            return Refusal(row["id"], hold="paused")
+        if row["attempts"] - row["schedule_from"] > len(self._config.retry_schedule):
+            return Refusal(row["id"], "dead", "attempts_exhausted")
+        return None
+
+    async def _admit(
+        self,
+        tx: Transaction,
+        candidates: Sequence[tuple[asyncpg.Record, Send]],
+        claimed: Claimed,
+        refusals: list[Refusal],
+    ) -> None:
+        """Ask the breakers, and refuse what they refuse, the youngest first."""
+        waiting: defaultdict[str, list[Send]] = defaultdict(list)
+        for _, send in candidates:
+            waiting[send.message.trigger.id].append(send)
+        admissions = await self._breakers.admit(
+            tx,
+            {sends[0].message.trigger.id: (sends[0].message.trigger.breaker, len(sends)) for sends in waiting.values()},
+        )
+        for sends in waiting.values():
+            trigger = sends[0].message.trigger
+            go = admissions[trigger.id].go
+            claimed.sends += sends[:go]
+            for send in sends[go:]:
+                if send.target is not None:
+                    self._destinations.unused(send.target)
+                claimed.forget.append(str(send.id))
+                refusals.append(
+                    Refusal(send.id, "skipped", "breaker_open")
+                    if trigger.on_open == "skip"
+                    else Refusal(send.id, hold="breaker")
+                )
+        claimed.refused = bool(candidates) and not claimed.sends
+
+    async def _write(self, tx: Transaction, claimed: Claimed, refusals: Sequence[Refusal]) -> None:
+        if refusals:
+            await claims.refuse(tx, refusals)
+            ended = Counter(refusal.status for refusal in refusals if refusal.status != "pending")
+            for status, count in ended.items():
+                metrics.DELIVERIES_FINISHED.labels(status, "none").inc(count)
+        if claimed.sends:
+            await claims.claim(
+                tx,
+                [send.id for send in claimed.sends],
+                [send.claim_seconds for send in claimed.sends],
+                self._instance,
+            )
+
+
+def report_unknown(ids: Sequence[str]) -> None:
+    """Somebody else's ids, or those of deliveries past their retention, in the list."""
+    log.warning("queue.unknown_id", code="QUEUE_UNKNOWN_ID", count=len(ids), ids=[id_[:36] for id_ in ids[:5]])
+
+
+def _report_abandoned(tx: Transaction, rows: Sequence[asyncpg.Record]) -> None:
+    def report() -> None:
+        for row in rows:
+            metrics.DELIVERY_ATTEMPTS.labels(row["action_type"], "abandoned").inc()
+            log.error(
+                "delivery.attempted",
+                trigger_id=row["trigger_id"],
+                delivery_id=str(row["id"]),
+                organization_id=row["organization_id"],
+                channel=row["action_type"],
+                attempt=row["attempts"],
+                outcome="abandoned",
+                error="the claim lapsed without an outcome",
+                instance=row["lease_owner"],
+            )
+
+    tx.on_commit(report)

@@ -1,0 +1,230 @@
+"""The actions that users configured: checked by the channel that will send them, secrets apart and sealed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+
+import asyncpg
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from agentauri.actions import action_store as store
+from agentauri.actions.channels import PLANNED, Channel, Prepared, StoredAction
+from agentauri.actions.errors import DeliveryFailed, Permanent
+from agentauri.actions.signing import key_of, new_secret
+from agentauri.actions.types import Action, ActionDraft, CheckedAction, MatchAction
+from agentauri.database import Transaction
+from agentauri.errors import FieldError, Invalid
+from agentauri.sealing import Sealer, Unreadable
+from agentauri.types import ActionId, OrganizationId, TriggerId
+
+SECRETS_PURPOSE = "trigger_actions.secrets"
+SIGNING_PURPOSE = "signing_secrets.secret"
+LOWEST, HIGHEST = -32768, 32767
+PREPARED_KEPT = 10_000
+
+NO_ORGANIZATION = OrganizationId("")
+
+
+class Ready(Struct, frozen=True):
+    """An action compiled for sending; `prepared` is the reason instead, where it cannot be."""
+
+    trigger_id: TriggerId
+    action_type: str
+    enabled: bool
+    prepared: Prepared | DeliveryFailed
+
+
+class ActionService:
+    """The door to `trigger_actions` and their signing secrets."""
+
+    def __init__(self, sealer: Sealer, channels: Mapping[str, Channel]) -> None:
+        self._sealer = sealer
+        self._channels = channels
+        self._ready: OrderedDict[ActionId, tuple[asyncpg.Record, Ready]] = OrderedDict()
+
+    async def check(
+        self, drafts: Sequence[ActionDraft], organization_id: OrganizationId = NO_ORGANIZATION
+    ) -> list[CheckedAction]:
+        """Look at drafts with the eyes that will send them. Asks name servers, so never inside a transaction.
+
+        Raises:
+            Invalid: with fields like `actions[0].config.url`.
+        """
+        results = await asyncio.gather(
+            *(self._check(position, draft, organization_id) for position, draft in enumerate(drafts)),
+            return_exceptions=True,
+        )
+        checked, refused = [], []
+        for position, result in enumerate(results):
+            match result:
+                case Invalid():
+                    refused += [error.under(f"actions[{position}]") for error in result.errors]
+                case BaseException():
+                    raise result
+                case _:
+                    checked.append(result)
+        if refused:
+            raise Invalid.fields(*refused)
+        return checked
+
+    async def _check(self, position: int, draft: ActionDraft, organization_id: OrganizationId) -> CheckedAction:
+        channel = self._channels.get(draft.action_type)
+        if channel is None:
+            planned = draft.action_type in PLANNED
+            raise Invalid.fields(
+                FieldError("action_type", "is not available in this version" if planned else "is not a known type")
+            )
+        if not LOWEST <= draft.priority <= HIGHEST:
+            raise Invalid.fields(FieldError("priority", f"must be a number from {LOWEST} to {HIGHEST}"))
+        try:
+            accepted = await channel.check(draft.config, organization_id)
+        except Invalid as error:
+            raise Invalid.fields(*(fault.under("config") for fault in error.errors)) from error
+        if draft.id is None and (missing := _missing(accepted.secrets, {})):
+            raise Invalid.fields(*missing)
+        return CheckedAction(
+            draft=draft,
+            position=position,
+            config=accepted.config,
+            secrets=accepted.secrets,
+            destination=accepted.destination,
+        )
+
+    async def create(self, tx: Transaction, trigger_id: TriggerId, checked: Sequence[CheckedAction]) -> list[Action]:
+        """Add actions to a trigger, in this order. Those that sign show their `signing_secret`, this once."""
+        made = []
+        for action in checked:
+            if missing := _missing(action.secrets, {}):
+                raise Invalid.fields(*(fault.under(f"actions[{action.position}]") for fault in missing))
+            record = await store.insert(tx, trigger_id, action, self._seal(action.secrets))
+            made.append(await self._with_signing_secret(tx, record))
+        return made
+
+    async def replace(self, tx: Transaction, trigger_id: TriggerId, checked: Sequence[CheckedAction]) -> list[Action]:
+        """Make these the trigger's only actions. One with a known id stays itself and keeps its secrets.
+
+        Raises:
+            Invalid: an id that is not one of this trigger's, or `***` where nothing is stored.
+        """
+        known = await store.lock_of(tx, trigger_id)
+        self._refuse_strangers(known, checked)
+        kept = {action.draft.id for action in checked}
+        await store.delete(tx, [action_id for action_id in known if action_id not in kept])
+        made = []
+        for action in checked:
+            if action.draft.id is None:
+                made += await self.create(tx, trigger_id, [action])
+                continue
+            row = known[action.draft.id]
+            stored = self._stored(row["secrets"]) if None in action.secrets.values() else {}
+            if missing := _missing(action.secrets, stored):
+                raise Invalid.fields(*(fault.under(f"actions[{action.position}]") for fault in missing))
+            merged = {name: stored[name] if value is None else value for name, value in action.secrets.items()}
+            record = await store.update(tx, action.draft.id, action, self._seal(merged))
+            made.append(_action(record) if row["signs"] else await self._with_signing_secret(tx, record))
+        return made
+
+    async def of(self, tx: Transaction, trigger_ids: Collection[TriggerId]) -> dict[TriggerId, list[Action]]:
+        """Actions by trigger, lower priority first; triggers without any are absent."""
+        found: dict[TriggerId, list[Action]] = {}
+        for record in await store.of_triggers(tx, trigger_ids):
+            found.setdefault(record["trigger_id"], []).append(_action(record))
+        return found
+
+    async def for_matching(
+        self, tx: Transaction, trigger_ids: Collection[TriggerId]
+    ) -> dict[TriggerId, list[MatchAction]]:
+        """Enabled actions by trigger, as the evaluator drafts deliveries from them."""
+        found: dict[TriggerId, list[MatchAction]] = {}
+        for trigger_id, action_id, action_type, destination, priority in await store.enabled_of(tx, trigger_ids):
+            found.setdefault(trigger_id, []).append(
+                MatchAction(id=action_id, action_type=action_type, destination=destination, priority=priority)
+            )
+        return found
+
+    async def to_send(self, tx: Transaction, action_ids: Collection[ActionId]) -> dict[ActionId, Ready]:
+        """Actions compiled as they are configured now. Compiling is done once for each change."""
+        ready = {}
+        for record in await store.to_send(tx, action_ids):
+            action_id = record["id"]
+            kept = self._ready.get(action_id)
+            if kept is None or kept[0] != record:
+                kept = self._ready[action_id] = (record, self._prepare(record))
+            self._ready.move_to_end(action_id)
+            ready[action_id] = kept[1]
+        while len(self._ready) > PREPARED_KEPT:
+            self._ready.popitem(last=False)
+        return ready
+
+    def _prepare(self, record: asyncpg.Record) -> Ready:
+        return Ready(record["trigger_id"], record["action_type"], record["enabled"], self._prepared(record))
+
+    def _prepared(self, record: asyncpg.Record) -> Prepared | DeliveryFailed:
+        channel = self._channels.get(record["action_type"])
+        if channel is None:
+            return Permanent("configuration", "the action's type is not available in this version")
+        try:
+            return channel.prepare(
+                StoredAction(
+                    id=record["id"],
+                    action_type=record["action_type"],
+                    config=msgspec.json.decode(record["config"]),
+                    secrets=self._open(record["secrets"]),
+                    signing_keys=tuple(
+                        key_of(self._sealer.open(sealed, SIGNING_PURPOSE).decode()) for sealed in record["keys"] or ()
+                    ),
+                )
+            )
+        except DeliveryFailed as error:
+            return error
+        except Unreadable as error:
+            return Permanent("secret", f"a secret of the action cannot be read: {error}")
+        except ValueError as error:
+            return Permanent("configuration", f"the stored action cannot be used: {error}")
+
+    async def _with_signing_secret(self, tx: Transaction, record: asyncpg.Record) -> Action:
+        action = _action(record)
+        if not self._channels[action.action_type].signs:
+            return action
+        secret = new_secret()
+        await store.insert_signing_secret(tx, action.id, self._sealer.seal(secret.encode(), SIGNING_PURPOSE))
+        return replace(action, signing_secret=secret)
+
+    def _refuse_strangers(self, known: Collection[ActionId], checked: Sequence[CheckedAction]) -> None:
+        seen: set[ActionId] = set()
+        for action in checked:
+            wanted = action.draft.id
+            if wanted is not None and (wanted not in known or wanted in seen):
+                raise Invalid.fields(FieldError(f"actions[{action.position}].id", "is not an action of this trigger"))
+            if wanted is not None:
+                seen.add(wanted)
+
+    def _seal(self, secrets: Mapping[str, str | None]) -> bytes | None:
+        return self._sealer.seal(msgspec.json.encode(secrets), SECRETS_PURPOSE) if secrets else None
+
+    def _stored(self, sealed: bytes | None) -> dict[str, str]:
+        try:
+            return self._open(sealed)
+        except Unreadable:
+            return {}  # what cannot be read cannot be kept: its owner has to say it again
+
+    def _open(self, sealed: bytes | None) -> dict[str, str]:
+        if sealed is None:
+            return {}
+        return msgspec.json.decode(self._sealer.open(sealed, SECRETS_PURPOSE), type=dict[str, str])
+
+
+def _action(record: asyncpg.Record) -> Action:
+    return Action(**{**record, "config": msgspec.json.decode(record["config"])})
+
+
+def _missing(wanted: Mapping[str, str | None], stored: Mapping[str, str]) -> list[FieldError]:
+    return [
+        FieldError(f"config.{name}", "has no stored value to keep")
+        for name, value in wanted.items()
+        if value is None and name not in stored
+    ]

@@ -1,0 +1,193 @@
+"""The queue's Lua: every change is one script, so `known` is always ready, delayed and leased ids together."""
+
+from __future__ import annotations
+
+READY = "action_jobs"
+DELAYED = "agentauri:queue:delayed"
+LEASED = "agentauri:queue:leased"
+KNOWN = "agentauri:queue:known"
+WAKE = "agentauri:wake"
+
+KEYS = (READY, DELAYED, LEASED, KNOWN)
+
+_NAMES = "local ready, delayed, leased, known = KEYS[1], KEYS[2], KEYS[3], KEYS[4]\n"
+
+# now, mark (0: none), then id and due time by turns. With a mark it stops where ready is full.
+PUSH = (
+    _NAMES
+    + """
+local now, mark = tonumber(ARGV[1]), tonumber(ARGV[2])
+local room = math.huge
+if mark > 0 then room = mark - redis.call('LLEN', ready) end
+local pushed, read = 0, 0
+for i = 3, #ARGV, 2 do
+    local id, due = ARGV[i], tonumber(ARGV[i + 1])
+    if due > now then
+        if redis.call('SADD', known, id) == 1 then
+            redis.call('ZADD', delayed, due, id)
+            pushed = pushed + 1
+        end
+    else
+        if room <= 0 then break end
+        if redis.call('SADD', known, id) == 1 then
+            redis.call('RPUSH', ready, id)
+            pushed = pushed + 1
+            room = room - 1
+        end
+    end
+    read = read + 1
+end
+if pushed > 0 then redis.call('PUBLISH', 'agentauri:wake', '1') end
+return {pushed, read, redis.call('LLEN', ready)}
+"""
+)
+
+# now, at most this many of each. Answers how many became ready, and the next due time (-1: none).
+PROMOTE = (
+    _NAMES
+    + """
+local count = 0
+for _, from in ipairs({delayed, leased}) do
+    local due = redis.call('ZRANGEBYSCORE', from, '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
+    for _, id in ipairs(due) do
+        redis.call('ZREM', from, id)
+        redis.call('RPUSH', ready, id)
+    end
+    count = count + #due
+end
+local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+return {count, first[2] and tonumber(first[2]) or -1}
+"""
+)
+
+# how many, when the lease lapses, window. Looks at both ends of ready: the old work at the head, and whoever came last,
+# so that one tenant's backlog does not hide another's first delivery. What is not picked goes back to the tail, a turn of
+# all lanes at a time, the oldest last: there the next call finds it first. Both ends are therefore mostly in order, and
+# merging them mostly saves sorting.
+LEASE = (
+    _NAMES
+    + """
+local wanted, lapse, window = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local total = redis.call('LLEN', ready)
+if total == 0 or wanted <= 0 then return {total} end
+
+local picked = {}
+if total <= wanted then
+    picked = redis.call('LPOP', ready, wanted)
+else
+    local head = redis.call('LPOP', ready, window)
+    local tail = total > window and redis.call('RPOP', ready, window) or {}
+    local lanes, order, unsorted, deepest = {}, {}, {}, 0
+    local function file(id)
+        local name = string.sub(id, 16, 18)
+        local lane = lanes[name]
+        if not lane then
+            lane = {}
+            lanes[name] = lane
+            order[#order + 1] = lane
+        end
+        local depth = #lane
+        if depth > 0 and id < lane[depth] then unsorted[lane] = true end
+        lane[depth + 1] = id
+        if depth >= deepest then deepest = depth + 1 end
+    end
+    local i, j, heads, tails = 1, 1, #head, #tail
+    while i <= heads and j <= tails do
+        if head[i] < tail[j] then
+            file(head[i])
+            i = i + 1
+        else
+            file(tail[j])
+            j = j + 1
+        end
+    end
+    for k = i, heads do file(head[k]) end
+    for k = j, tails do file(tail[k]) end
+    for lane in pairs(unsorted) do table.sort(lane) end
+
+    local back = {}
+    for depth = 1, deepest do
+        for _, lane in ipairs(order) do
+            local id = lane[depth]
+            if id then
+                if #picked < wanted then picked[#picked + 1] = id else back[#back + 1] = id end
+            end
+        end
+    end
+    local turned, last = {}, #back
+    for k = last, 1, -1 do
+        turned[#turned + 1] = back[k]
+        if #turned == 1000 or k == 1 then
+            redis.call('RPUSH', ready, unpack(turned))
+            turned = {}
+        end
+    end
+end
+
+local leases = {0}
+for _, id in ipairs(picked) do
+    -- One that is leased already is in the list twice.
+    if redis.call('ZADD', leased, 'NX', lapse, id) == 1 then leases[#leases + 1] = id end
+end
+leases[1] = redis.call('LLEN', ready)
+return leases
+"""
+)
+
+ACK = (
+    _NAMES
+    + """
+for i = 1, #ARGV, 1000 do
+    local last = math.min(i + 999, #ARGV)
+    redis.call('ZREM', leased, unpack(ARGV, i, last))
+    redis.call('SREM', known, unpack(ARGV, i, last))
+end
+return #ARGV
+"""
+)
+
+# now, then id and due time by turns. One that we did not lease is somebody else's by now.
+RETRY = (
+    _NAMES
+    + """
+local now = tonumber(ARGV[1])
+for i = 2, #ARGV, 2 do
+    local id, due = ARGV[i], tonumber(ARGV[i + 1])
+    if redis.call('ZREM', leased, id) == 1 then
+        if due > now then
+            redis.call('ZADD', delayed, due, id)
+        else
+            redis.call('LPUSH', ready, id)
+        end
+    end
+end
+return 0
+"""
+)
+
+CHECK = (
+    _NAMES
+    + """
+local waiting, taken = redis.call('ZCARD', delayed), redis.call('ZCARD', leased)
+return {redis.call('SCARD', known), redis.call('LLEN', ready), waiting, taken}
+"""
+)
+
+# Makes known from the other three, and drops from ready what is there twice or waits elsewhere.
+REBUILD = (
+    _NAMES
+    + """
+redis.call('DEL', known)
+for _, from in ipairs({delayed, leased}) do
+    local ids = redis.call('ZRANGE', from, 0, -1)
+    for i = 1, #ids, 1000 do redis.call('SADD', known, unpack(ids, i, math.min(i + 999, #ids))) end
+end
+for _, id in ipairs(redis.call('ZRANGE', leased, 0, -1)) do redis.call('ZREM', delayed, id) end
+local ids = redis.call('LRANGE', ready, 0, -1)
+redis.call('DEL', ready)
+for _, id in ipairs(ids) do
+    if redis.call('SADD', known, id) == 1 then redis.call('RPUSH', ready, id) end
+end
+return redis.call('SCARD', known)
+"""
+)

@@ -1,0 +1,281 @@
+"""Rows of `deliveries` and `attempts`, as the evaluator and the edge see them. What the dispatcher does is in `claims`.
+
+Rows are locked in the order of their ids. Where ids are given, their bounds are too, so that only the partitions of
+those days are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
+from uuid import UUID
+
+import asyncpg
+
+from agentauri.actions.identity import correlation_prefix, delivery_id
+from agentauri.actions.types import DeliveryDraft, DeliveryFilter, Pair, SettledEvent
+from agentauri.database import Transaction
+from agentauri.types import ActionId, DeliveryId, EventSeq, OrganizationId, TriggerId
+
+COUNTED = 10_000
+"""Lists are counted up to this."""
+
+_SHOWN = """d.id, d.kind, d.parent_id, d.trigger_id, d.trigger_version, d.action_id, d.action_type, e.id AS event_id,
+    d.chain_id, e.agent_id, d.environment, d.status, d.reason, d.hold, d.attempts, d.due_at, d.destination,
+    d.created_at, d.finished_at"""
+_JOINED = "deliveries d LEFT JOIN events e ON e.seq = d.event_seq"
+
+
+async def insert(tx: Transaction, drafts: Sequence[DeliveryDraft]) -> list[DeliveryId]:
+    """Write drafts that are not there yet; the ids of the new pending ones."""
+    rows = sorted(((id_of(draft), draft) for draft in drafts), key=lambda row: row[0].bytes)
+    columns: list[list[object]] = [
+        [
+            id_, d.organization_id, d.trigger_id, d.environment, d.trigger_version, d.action_id, d.action_type,
+            d.destination, d.event_seq, d.chain_id, d.kind, d.priority,
+            None if d.context is None else d.context.decode(), d.parent_id,
+        ]
+        for id_, d in rows
+    ]  # fmt: skip
+    records = await tx.fetch(
+        """INSERT INTO deliveries (id, organization_id, trigger_id, environment, trigger_version, action_id,
+               action_type, destination, event_seq, chain_id, kind, priority, context, parent_id,
+               status, reason, due_at, created_at, finished_at)
+           SELECT *,
+               CASE environment WHEN 'test' THEN 'skipped' ELSE 'pending' END,
+               CASE environment WHEN 'test' THEN 'test_environment' END,
+               now(), now(), CASE environment WHEN 'test' THEN now() END
+           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::text[], $8::text[],
+               $9::bigint[], $10::bigint[], $11::text[], $12::int[], $13::jsonb[], $14::uuid[])
+               AS new (id, organization_id, trigger_id, environment, trigger_version, action_id, action_type,
+                   destination, event_seq, chain_id, kind, priority, context, parent_id)
+           ON CONFLICT (id) DO NOTHING RETURNING id, status""",
+        *map(list, zip(*columns, strict=True)),
+    )
+    return [record["id"] for record in records if record["status"] == "pending"]
+
+
+def id_of(draft: DeliveryDraft) -> DeliveryId:
+    return delivery_id(
+        origin=draft.event_created_at,
+        organization_id=draft.organization_id,
+        event_id=draft.event_id,
+        epoch=draft.event_epoch,
+        trigger_id=draft.trigger_id,
+        trigger_version=draft.trigger_version,
+        action_id=draft.action_id,
+        kind=draft.kind,
+    )
+
+
+async def matches_of(tx: Transaction, events: Collection[SettledEvent]) -> list[asyncpg.Record]:
+    """Locked deliveries of these events in their present epoch, all kinds that tell of the match itself."""
+    facts = {event.seq: event for event in events}
+    records = await tx.fetch(
+        """SELECT d.*, d.leased_until > clock_timestamp() AS claimed FROM deliveries d
+           WHERE event_seq = ANY($1::bigint[]) AND kind IN ('match', 'absence') ORDER BY id FOR NO KEY UPDATE""",
+        list(facts),
+    )
+    return [record for record in records if record["id"] == _expected_id(record, facts[record["event_seq"]])]
+
+
+def _expected_id(record: asyncpg.Record, event: SettledEvent) -> DeliveryId:
+    """The id that the row would have in the event's present epoch: another one belongs to an earlier life of it."""
+    return delivery_id(
+        origin=event.created_at,
+        organization_id=record["organization_id"],
+        event_id=event.event_id,
+        epoch=event.epoch,
+        trigger_id=record["trigger_id"],
+        trigger_version=record["trigger_version"],
+        action_id=record["action_id"],
+        kind=record["kind"],
+    )
+
+
+async def hold_retracted(tx: Transaction, event_seqs: Collection[EventSeq]) -> int:
+    return await tx.run(
+        """UPDATE deliveries SET hold = 'retraction' WHERE id IN (
+               SELECT id FROM deliveries WHERE event_seq = ANY($1::bigint[]) AND status = 'pending'
+               AND kind <> 'retraction' AND hold IS DISTINCT FROM 'retraction' ORDER BY id FOR NO KEY UPDATE)""",
+        list(event_seqs),
+    )
+
+
+async def resume(tx: Transaction, reinstated: Mapping[EventSeq, Collection[Pair]]) -> list[DeliveryId]:
+    rows = [(seq, trigger, action) for seq, pairs in reinstated.items() for trigger, action in pairs]
+    if not rows:
+        return []
+    seqs, triggers, actions = (list(column) for column in zip(*rows, strict=True))
+    records = await tx.fetch(
+        """UPDATE deliveries SET hold = NULL WHERE id IN (
+               SELECT d.id FROM deliveries d
+               JOIN unnest($1::bigint[], $2::text[], $3::bigint[]) AS back (seq, trigger_id, action_id)
+                   ON d.event_seq = back.seq AND d.trigger_id = back.trigger_id AND d.action_id = back.action_id
+               WHERE d.hold = 'retraction' ORDER BY d.id FOR NO KEY UPDATE OF d) RETURNING id""",
+        seqs,
+        triggers,
+        actions,
+    )
+    return [record["id"] for record in records]
+
+
+async def skip(tx: Transaction, ids: Collection[DeliveryId], reason: str) -> None:
+    await tx.run(
+        """UPDATE deliveries SET status = 'skipped', reason = $2, hold = NULL, leased_until = NULL, lease_owner = NULL,
+               finished_at = clock_timestamp() WHERE id = ANY($1::uuid[])""",
+        list(ids),
+        reason,
+    )
+
+
+async def skip_pending(
+    tx: Transaction, trigger_id: TriggerId, reason: str, action_ids: Collection[ActionId] | None
+) -> int:
+    """All that waits, but not what is being sent just now: that is looked at again after its outcome."""
+    records = await tx.fetch(
+        """SELECT id FROM deliveries WHERE trigger_id = $1 AND status = 'pending'
+           AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+           AND ($2::bigint[] IS NULL OR action_id = ANY($2)) ORDER BY id FOR NO KEY UPDATE""",
+        trigger_id,
+        None if action_ids is None else list(action_ids),
+    )
+    await skip(tx, [record["id"] for record in records], reason)
+    return len(records)
+
+
+async def pause(tx: Transaction, trigger_id: TriggerId) -> int:
+    return await tx.run(
+        """UPDATE deliveries SET hold = 'paused' WHERE id IN (
+               SELECT id FROM deliveries WHERE trigger_id = $1 AND status = 'pending'
+               AND (hold IS NULL OR hold = 'breaker') ORDER BY id FOR NO KEY UPDATE)""",
+        trigger_id,
+    )
+
+
+async def release(
+    tx: Transaction, trigger_id: TriggerId, hold: Literal["breaker", "paused"], limit: int | None = None
+) -> list[DeliveryId]:
+    """Lift a hold, oldest first. What was due stays due; what waits for a later time goes on waiting."""
+    records = await tx.fetch(
+        f"""UPDATE deliveries SET hold = NULL, due_at = greatest(due_at, now()) WHERE id IN (
+               SELECT id FROM deliveries WHERE trigger_id = $1 AND hold = '{hold}' ORDER BY id LIMIT $2
+               FOR NO KEY UPDATE SKIP LOCKED) RETURNING id""",  # noqa: S608 (one of our own words, for its index)
+        trigger_id,
+        limit,
+    )
+    return sorted((record["id"] for record in records), key=lambda id_: id_.bytes)
+
+
+async def held(tx: Transaction, trigger_id: TriggerId) -> int:
+    number: int = await tx.fetchval(
+        "SELECT count(*) FROM deliveries WHERE trigger_id = $1 AND hold = 'breaker'", trigger_id
+    )
+    return number
+
+
+async def by_hold(tx: Transaction) -> dict[str, int]:
+    records = await tx.fetch("SELECT hold, count(*) AS number FROM deliveries WHERE hold IS NOT NULL GROUP BY hold")
+    return {record["hold"]: record["number"] for record in records}
+
+
+async def one(tx: Transaction, organization_id: OrganizationId, id_: DeliveryId) -> asyncpg.Record | None:
+    return await tx.fetchrow(
+        f"""SELECT {_SHOWN}, d.organization_id, d.event_seq, d.context::text AS context, e.retracted_at
+            FROM {_JOINED} WHERE d.id = $1 AND d.organization_id = $2""",  # noqa: S608
+        id_,
+        organization_id,
+    )
+
+
+async def lock(tx: Transaction, organization_id: OrganizationId, id_: DeliveryId) -> bool:
+    found = await tx.fetchval(
+        "SELECT true FROM deliveries WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE", id_, organization_id
+    )
+    return bool(found)
+
+
+async def revive(tx: Transaction, id_: DeliveryId) -> None:
+    """Pending and due now; the schedule starts again after the attempts made so far."""
+    await tx.run(
+        """UPDATE deliveries SET status = 'pending', reason = NULL, hold = NULL, due_at = now(), finished_at = NULL,
+               schedule_from = attempts, leased_until = NULL, lease_owner = NULL WHERE id = $1""",
+        id_,
+    )
+
+
+async def attempts_of(tx: Transaction, id_: DeliveryId) -> list[asyncpg.Record]:
+    return await tx.fetch(
+        """SELECT number, started_at, duration_ms, outcome, status_code, error_kind, error, response_excerpt, retry_at
+           FROM attempts WHERE delivery_id = $1 ORDER BY number""",
+        id_,
+    )
+
+
+async def page(
+    tx: Transaction,
+    organization_id: OrganizationId,
+    wanted: DeliveryFilter,
+    *,
+    limit: int,
+    offset: int,
+    after: UUID | None,
+) -> tuple[list[asyncpg.Record], int]:
+    """One page in the order of ids, which is that of creation, and how many there are in all, counted up to a bound."""
+    where = _Where()
+    where.add("d.organization_id = {}", organization_id)
+    _filter(where, wanted)
+    total: int = await tx.fetchval(
+        f"SELECT count(*) FROM (SELECT FROM {_JOINED} WHERE {where} LIMIT {COUNTED + 1}) AS counted",  # noqa: S608
+        *where.values,
+    )
+    descending = wanted.order == "desc"
+    if after is not None:
+        where.add("d.id < {}" if descending else "d.id > {}", after)
+    records = await tx.fetch(
+        f"""SELECT {_SHOWN} FROM {_JOINED} WHERE {where} ORDER BY d.id {"DESC" if descending else "ASC"}
+            LIMIT {int(limit)} OFFSET {int(offset)}""",  # noqa: S608
+        *where.values,
+    )
+    return records, total
+
+
+class _Where:
+    """Conditions joined by AND, with their values in the order of their placeholders."""
+
+    def __init__(self) -> None:
+        self._conditions: list[str] = []
+        self.values: list[object] = []
+
+    def add(self, condition: str, value: object) -> None:
+        self.values.append(value)
+        self._conditions.append(condition.format(f"${len(self.values)}"))
+
+    def __str__(self) -> str:
+        return " AND ".join(self._conditions)
+
+
+def _filter(where: _Where, wanted: DeliveryFilter) -> None:
+    if wanted.status:
+        where.add("d.status = ANY({}::text[])", list(wanted.status))
+    equal: Iterable[tuple[str, object]] = (
+        ("d.trigger_id = {}", wanted.trigger_id),
+        ("d.action_id = {}", wanted.action_id),
+        ("d.action_type = {}", wanted.action_type),
+        ("d.event_seq = (SELECT seq FROM events WHERE id = {})", wanted.event_id),
+        ("d.chain_id = {}", wanted.chain_id),
+        ("e.agent_id = {}::numeric", wanted.agent_id),
+        ("d.environment = {}", wanted.environment),
+        ("d.kind = {}", wanted.kind),
+        ("d.hold = {}", wanted.hold),
+        ("d.created_at >= {}", wanted.since),
+        ("d.created_at < {}", wanted.until),
+    )
+    for condition, value in equal:
+        if value is not None:
+            where.add(condition, value)
+    if wanted.correlation_id is not None:
+        where.add(
+            "left(encode(sha256(convert_to(d.trigger_id || chr(31) || e.id, 'UTF8')), 'hex'), 32) = {}",
+            correlation_prefix(wanted.correlation_id) or "",
+        )

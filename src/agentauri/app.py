@@ -1,0 +1,379 @@
+"""The composition root: the only module that knows everything, and the life of one process.
+
+`assemble` wires services to stores; `serve` runs workers on them until told to stop. What depends on what is to be read
+here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+import uvloop
+from msgspec import Struct
+
+from agentauri import metrics, migrations
+from agentauri.accounts import ApiKeyService, OrganizationService
+from agentauri.actions import (
+    ActionService,
+    BackPressure,
+    ChainLabel,
+    DeliveryService,
+    Dispatcher,
+    Guard,
+    Outbound,
+    Preview,
+    Queue,
+    Subjects,
+    connect_redis,
+    make_channels,
+)
+from agentauri.breaker import BreakerService
+from agentauri.chain import ChainService, Indexer, indexers, load_chains
+from agentauri.config import Config, ConfigError, DatabaseConfig, RedisConfig
+from agentauri.database import Database, Transaction
+from agentauri.embedded import Embedded
+from agentauri.errors import Unavailable
+from agentauri.events import EventQueue, EventService, Listener
+from agentauri.http import HttpServer, Services, create_app
+from agentauri.janitor import Janitor
+from agentauri.log import get_logger
+from agentauri.pulse import Pulse
+from agentauri.sealing import Sealer
+from agentauri.supervisor import Supervisor, Worker
+from agentauri.triggers import Catalog, Evaluator, TriggerService
+from agentauri.types import ChainId, EventSeq, TriggerId
+
+if TYPE_CHECKING:
+    from agentauri.http import ComponentState
+
+log = get_logger(__name__)
+
+VERSION = version("agentauri")
+
+
+class Stores(Struct, frozen=True):
+    """Where the truth and the hints are. `embedded` are the servers of our own, when there are any."""
+
+    database: DatabaseConfig
+    redis: RedisConfig
+    embedded: Embedded | None
+
+
+class Application:
+    """Every service of this process. Making it connects to nothing."""
+
+    def __init__(
+        self, config: Config, database: Database, queue: Queue, outbound: Outbound, session: aiohttp.ClientSession
+    ) -> None:
+        self.config = config
+        self.instance = f"{config.instance_name}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.database = database
+        self.queue = queue
+        self._session = session
+        self.known_chains = load_chains(config)
+        labels = {chain.id: ChainLabel(chain.name, chain.explorer_url) for chain in self.known_chains.values()}
+        channels = make_channels(outbound, webhook_timeout=config.dispatcher.webhook_timeout)
+        self.actions = ActionService(Sealer(config.secrets.encryption_keys), channels)
+        self.events = EventService()
+        self.event_queue = EventQueue(self.instance)
+        self.breakers = BreakerService()
+        self.deliveries = DeliveryService(queue, Preview(self.actions, self.load_subjects, labels))
+        self.triggers = TriggerService(self.actions, self.deliveries, self.breakers, self.known_chains)
+        self.chains = ChainService(self.known_chains)
+        self.api_keys = ApiKeyService(config.secrets.api_key_pepper)
+        self.organizations = OrganizationService(self.api_keys)
+        self.labels = labels
+
+    async def load_subjects(
+        self, tx: Transaction, seqs: Collection[EventSeq], trigger_ids: Collection[TriggerId]
+    ) -> Subjects:
+        """What deliveries are about: `actions` may know neither events nor triggers, so they are handed to it."""
+        events = await self.events.by_seqs(tx, seqs)
+        return Subjects(
+            {seq: event.fields() for seq, event in events.items()}, await self.triggers.facts(tx, trigger_ids)
+        )
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        return Dispatcher(
+            self.database.limited(4),
+            self.queue,
+            self.breakers,
+            self.actions,
+            load_subjects=self.load_subjects,
+            chains=self.labels,
+            config=self.config.dispatcher,
+            instance=self.instance,
+        )
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        pressure = BackPressure(
+            self.queue,
+            self.database.limited(1),
+            max_depth=self.config.evaluator.max_queue_depth,
+            critical_depth=self.config.evaluator.critical_queue_depth,
+        )
+        database = self.database.limited(2)
+        return Evaluator(
+            database,
+            self.event_queue,
+            self.deliveries,
+            Catalog(database, self.actions),
+            pressure.is_open,
+            self.config.evaluator,
+        )
+
+    @cached_property
+    def indexers(self) -> list[Indexer]:
+        return indexers(self.database, self.events, self.known_chains.values(), self._session, self.config.rpc)
+
+    def indexer(self, chain_id: int) -> Indexer | None:
+        return next((indexer for indexer in self.indexers if indexer.chain.id == chain_id), None)
+
+
+@asynccontextmanager
+async def assemble(config: Config, stores: Stores) -> AsyncIterator[Application]:
+    """The services on these stores; closed in reverse on leaving."""
+    guard = Guard(
+        allow_insecure=config.dispatcher.allow_insecure_targets, blocked_ports=config.dispatcher.blocked_ports
+    )
+    async with (
+        Database.open(stores.database) as database,
+        Outbound.open(guard) as outbound,
+        aiohttp.ClientSession(trust_env=False) as session,
+        aclosing(connect_redis(stores.redis.url.reveal())) as redis,
+        aclosing(Queue(redis)) as queue,
+    ):
+        yield Application(config, database, queue, outbound, session)
+
+
+async def schema_fault(database: Database) -> str | None:
+    """Why this version cannot work on this schema, and what to do; None when it can."""
+    schema = await migrations.state(database)
+    if schema.ok:
+        return None
+    return (
+        f"The database schema is at {schema.current or 'nothing'}, and this version needs {schema.head}. "
+        "Run: agentauri migrate"
+    )
+
+
+def serve(config: Config, stores: Stores) -> int:
+    """Run until a signal, or until a worker cannot be kept alive; the exit code."""
+    return uvloop.run(_serve(config, stores))
+
+
+async def _serve(config: Config, stores: Stores) -> int:
+    async with assemble(config, stores) as application:
+        process = Process(application, stores)
+        try:
+            return await process.run()
+        except ConfigError as error:
+            log.critical("process.refused", message="; ".join(error.faults))
+            return 1
+
+
+class Process:
+    """One running process: prepares, starts, waits, drains."""
+
+    def __init__(self, application: Application, stores: Stores) -> None:
+        self._app = application
+        self._stores = stores
+        self._owns_database = stores.embedded is not None and application.config.database is None
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._supervisor: Supervisor | None = None
+        self._listener: Listener | None = None
+
+    async def run(self) -> int:
+        self._handle_signals()
+        if not await self._prepare():
+            return 0 if self._stop.is_set() else 1
+        supervisor = self._supervisor = Supervisor(self._workers(), total_grace=self._app.config.shutdown_grace + 10)
+        supervisor.start()
+        log.info(
+            "process.started", version=VERSION, instance=self._app.instance, roles=",".join(self._app.config.roles)
+        )
+        self._tell_where_chains_come_from()
+        await _first(self._stop, supervisor.finished)
+        log.info("process.draining", because=f"{supervisor.failed} keeps crashing" if supervisor.failed else "told to")
+        self._stop.set()
+        await self._drain(supervisor)
+        log.info("process.stopped")
+        return 1 if supervisor.failed else 0
+
+    async def _drain(self, supervisor: Supervisor) -> None:
+        draining = asyncio.create_task(supervisor.stop())
+        hurry = asyncio.create_task(self._stop_now.wait())
+        try:
+            await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            if not draining.done() or draining.exception() is not None:
+                log.warning("process.cancelled", because="told twice" if hurry.done() else "draining took too long")
+                draining.cancel()
+                await supervisor.cancel()
+        finally:
+            hurry.cancel()
+
+    def _handle_signals(self) -> None:
+        def told() -> None:
+            (self._stop_now if self._stop.is_set() else self._stop).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, told)
+
+    async def _prepare(self) -> bool:
+        """Schema, partitions, first key. False when the start is refused, or ended by a signal."""
+        database = self._app.database
+        up = asyncio.create_task(database.up())
+        told = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({up, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not up.done():
+            up.cancel()
+            return False
+        if self._owns_database:
+            await migrations.migrate(self._stores.database)
+        if fault := await schema_fault(database):
+            log.critical("schema.refused", message=fault)
+            return False
+        async with database.transaction() as tx:
+            await migrations.ensure_partitions(tx)
+        if self._owns_database:
+            await self._first_start()
+        return True
+
+    async def _first_start(self) -> None:
+        path = self._app.config.data_dir / "first-key"
+        async with self._app.database.transaction() as tx:
+            key = await self._app.organizations.first_start(tx)
+            if key is not None and not sys.stderr.isatty():
+                _write_private(path, key.reveal() + "\n")
+        if key is None:
+            return
+        if sys.stderr.isatty():
+            print(f"\nYour first API key, shown this once:\n\n    {key.reveal()}\n", file=sys.stderr)
+        else:
+            log.info("first_key.written", path=str(path))
+
+    def _workers(self) -> list[Worker]:
+        """Sink first: they start in this order and stop in reverse."""
+        app, roles = self._app, self._app.config.roles
+        workers: list[Worker] = []
+        wakes = [app.dispatcher.wake] if "dispatcher" in roles else []
+        wakes += [app.evaluator.wake] if "evaluator" in roles else []
+        listener = Listener(app.database, wakes)
+        if "dispatcher" in roles:
+            workers.append(Worker("dispatcher", app.dispatcher.run, app.config.shutdown_grace))
+            listener.on("breaker_changed", app.dispatcher.breaker_changed)
+        if "evaluator" in roles:
+            workers.append(Worker("evaluator", app.evaluator.run, 10))
+            listener.on("new_event", app.evaluator.heard)
+            listener.on("trigger_changed", app.evaluator.configured)
+        if wakes:
+            self._listener = listener
+            workers.append(Worker("listener", listener.run, 2))
+        if "indexer" in roles:
+            workers += [indexer.worker for indexer in app.indexers]
+        workers.append(Worker("janitor", self._janitor().run, 5))
+        workers.append(Worker("pulse", self._pulse().run, 2))
+        if "http" in roles:
+            workers.append(Worker("http", self._http().run, 10))
+        return workers
+
+    def _janitor(self) -> Janitor:
+        return Janitor(self._app.database.limited(1), self._app.event_queue, self._app.config.retention)
+
+    def _pulse(self) -> Pulse:
+        return Pulse(
+            self._app.database,
+            instance=self._app.instance,
+            version=VERSION,
+            roles=self._app.config.roles,
+            states=self.components,
+            gauges=self._gauges,
+            embedded=self._stores.embedded,
+        )
+
+    def _http(self) -> HttpServer:
+        app = self._app
+        services = Services(
+            server=app.config.server,
+            environment=app.config.environment,
+            version=VERSION,
+            database=app.database,
+            keys=app.api_keys,
+            chains=app.chains,
+            events=app.events,
+            triggers=app.triggers,
+            deliveries=app.deliveries,
+            components=self.components,
+            stopping=self._stop.is_set,
+        )
+        return HttpServer(create_app(services), app.config.server)
+
+    async def components(self) -> Mapping[str, ComponentState]:
+        """The state of every part of this process, by name."""
+        states: dict[str, ComponentState] = {"database": "ok", "migrations": "ok"}
+        statuses: dict[ChainId, str] = {}
+        try:
+            async with asyncio.timeout(2.0), self._app.database.transaction(durable=False) as tx:
+                statuses = {ChainId(s.chain_id): s.status for s in await self._app.chains.status(tx)}
+        except (Unavailable, TimeoutError):
+            states["database"] = "failed"
+        states["redis"] = "degraded" if self._app.queue.away else "ok"
+        running = self._supervisor.names if self._supervisor else frozenset()
+        crashed = self._supervisor.crashed if self._supervisor else frozenset()
+        for name in ("listener", "evaluator", "dispatcher", "janitor"):
+            states[name] = "failed" if name in crashed else "ok" if name in running else "off"
+        if self._listener is not None and not self._listener.connected and states["listener"] == "ok":
+            states["listener"] = "degraded"
+        for indexer in self._app.indexers if "indexer" in self._app.config.roles else ():
+            name = f"indexer:{indexer.chain.id}"
+            well = statuses.get(indexer.chain.id) in ("live", "backfill", "starting", None)
+            states[name] = "failed" if name in crashed else "ok" if well else "degraded"
+        return states
+
+    async def _gauges(self) -> None:
+        """What is cheaper to count now and then than to follow."""
+        if "evaluator" in self._app.config.roles:
+            async with self._app.database.transaction(durable=False) as tx:
+                depth = await self._app.event_queue.depth(tx)
+            metrics.EVENT_QUEUE_DEPTH.set(depth.waiting)
+            metrics.EVENT_QUEUE_OLDEST.set(depth.oldest_seconds)
+            metrics.EVENTS_PARKED.set(depth.parked)
+        if "dispatcher" in self._app.config.roles:
+            async with self._app.database.transaction(durable=False) as tx:
+                metrics.BREAKERS_OPEN.set(await self._app.breakers.count_open(tx))
+                for hold, count in (await self._app.deliveries.by_hold(tx)).items():
+                    metrics.DELIVERIES_HELD.labels(hold).set(count)
+
+    def _tell_where_chains_come_from(self) -> None:
+        if "indexer" in self._app.config.roles and not self._app.indexers:
+            log.warning("chain.none", message="No chain is configured: RPC_URLS_<chain id>=https://… adds one")
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _write_private(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,97 @@
+"""Sees to it that a chain's providers and registries are what we think: when to look again, and what to say of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from agentauri.chain import store
+from agentauri.chain.errors import SelfCheckFailed
+from agentauri.chain.rpc import Provider
+from agentauri.chain.self_check import Contract, check_chain_id, inspect, judge
+from agentauri.chain.types import Chain
+from agentauri.database import Database
+from agentauri.events import NewEvent
+from agentauri.log import get_logger
+
+log = get_logger(__name__)
+
+DAILY = 86_400.0
+
+
+class Inspector:
+    """`refusal` is what the newest look found wrong, None while all is well enough."""
+
+    def __init__(self, database: Database, chain: Chain) -> None:
+        self._database = database
+        self._chain = chain
+        self._vetted: set[str] = set()
+        self._contracts: dict[str, Contract] = {}
+        self._next = 0.0
+        self._warned: frozenset[str] = frozenset()
+        self.refusal: str | None = None
+        self.passed = False
+
+    async def vet(self, provider: Provider) -> None:
+        """Ask a provider once which chain it serves.
+
+        Raises:
+            WrongChain: not ours.
+        """
+        if provider.name not in self._vetted:
+            await check_chain_id(provider, self._chain)
+            self._vetted.add(provider.name)
+
+    async def look(self, provider: Provider) -> None:
+        """Look at the registries when it is time to.
+
+        Raises:
+            SelfCheckFailed: refused, and not one look has passed since the process began.
+        """
+        if time.monotonic() < self._next:
+            return
+        contracts = await inspect(provider, self._chain)
+        async with self._database.transaction() as tx:
+            await store.save_contracts(tx, self._chain.id, contracts)
+        self._contracts = {contract.registry: contract for contract in contracts}
+        findings = judge(self._chain, contracts)
+        refusals = [finding.message for finding in findings if finding.refuses]
+        self._warn(frozenset(finding.message for finding in findings if not finding.refuses))
+        self.refusal = "; ".join(refusals) or None
+        if self.refusal is None:
+            self.passed = True
+            self._next = time.monotonic() + DAILY
+            return
+        self.report(self.refusal)
+        if not self.passed:
+            raise SelfCheckFailed(self.refusal)
+        self._next = time.monotonic() + 60.0
+
+    def report(self, reason: str) -> None:
+        log.error("chain.refused", code="CHAIN_SELF_CHECK_FAILED", message=reason, chain_id=self._chain.id)
+
+    def upgraded(self, events: Iterable[NewEvent]) -> None:
+        """Look again after an upgrade. The first implementation of a new proxy is none, and neither is one that the
+        newest look has already seen."""
+        for event in events:
+            known = self._contracts.get(event.registry)
+            implementation = event.args["implementation"]
+            if known is None or known.implementation == implementation:
+                continue
+            self._next = 0.0
+            tell = log.critical if known.implementation else log.info
+            tell(
+                "chain.contract_upgraded",
+                code="CONTRACT_UPGRADED",
+                message=f"The {event.registry} registry has new code; the self-check runs again",
+                chain_id=self._chain.id,
+                registry=event.registry,
+                implementation=implementation,
+                block_number=event.block_number,
+                transaction_hash=event.transaction_hash,
+            )
+
+    def _warn(self, messages: frozenset[str]) -> None:
+        for message in sorted(messages - self._warned):
+            log.warning("chain.self_check", message=message, chain_id=self._chain.id)
+        self._warned = messages

@@ -1,0 +1,288 @@
+"""What the three registries log, and how a log becomes an event.
+
+A log is told by its address and first topic. All 17 events of the 2.0.0 contracts are known, and the layouts that
+`NewFeedback` had before on test networks. Nothing is guessed: a log that does not decode to the last byte stays raw.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from agentauri.chain.abi import STATIC, WORD, Malformed, Read, keccak, read_tail, to_text, words
+from agentauri.chain.types import Chain, Log, Registry, Undecoded
+from agentauri.events import NewEvent
+
+# Tags whose text can be told from the hash, where an old layout logged only the hash.
+KNOWN_TAGS = {
+    keccak(tag.encode()): tag
+    for tag in (
+        "", "starred", "reachable", "ownerVerified", "uptime", "successRate", "responseTime", "blocktimeFreshness",
+        "revenues", "tradingYield",
+    )
+}  # fmt: skip
+
+
+class Argument(NamedTuple):
+    """`dynamic` is "string" or "bytes" where the head holds but an offset, else empty and `read` reads the head."""
+
+    name: str
+    column: str | None
+    read: Read
+    dynamic: str = ""
+
+
+class Layout(Struct, frozen=True):
+    """One event signature.
+
+    `hashes` pairs each indexed string with the argument that repeats its text. `legacy` is the tag under
+    `args.layout` of a layout that only old test networks logged.
+    """
+
+    event_type: str
+    topic0: bytes
+    topics: tuple[Argument, ...]
+    data: tuple[Argument, ...]
+    head: int
+    hashes: tuple[tuple[str, str], ...]
+    legacy: str | None = None
+
+
+_COLUMNS = {
+    "agentId": "agent_id", "tokenId": "agent_id", "_tokenId": "agent_id", "owner": "owner", "agentURI": "token_uri",
+    "newURI": "token_uri", "metadataKey": "metadata_key", "metadataValue": "metadata_value",
+    "clientAddress": "client_address", "feedbackIndex": "feedback_index", "value": "value_raw", "score": "value_raw",
+    "valueDecimals": "value_decimals", "tag1": "tag1", "tag2": "tag2", "endpoint": "endpoint",
+    "feedbackURI": "file_uri", "feedbackHash": "file_hash", "responder": "responder", "responseURI": "response_uri",
+    "responseHash": "response_hash", "validatorAddress": "validator_address", "requestURI": "request_uri",
+    "requestHash": "request_hash", "response": "response", "tag": "tag",
+}  # fmt: skip
+
+
+def layout(signature: str, *, legacy: bool = False) -> Layout:
+    """Read a Solidity event declaration. `indexedX` is the hash of the string argument `x`."""
+    event_type, _, inside = signature.rstrip(")").partition("(")
+    parameters = [part.split() for part in inside.split(", ") if part]
+    topic0 = bytes.fromhex(keccak(f"{event_type}({','.join(part[0] for part in parameters)})".encode())[2:])
+    names = {part[-1] for part in parameters}
+    topics, data, hashes = [], [], []
+    for kind, *indexed, name in parameters:
+        column = _COLUMNS.get(name)
+        if indexed and kind == "string":
+            topics.append(Argument(name, None, STATIC["bytes32"]))
+            text = re.sub(r"^indexed(.)", lambda match: match[1].lower(), name)
+            if text in names:
+                hashes.append((name, text))
+        elif kind in ("string", "bytes"):
+            data.append(Argument(name, column, STATIC["uint256"], kind))
+        else:
+            (topics if indexed else data).append(Argument(name, column, STATIC[kind]))
+    tag = topic0[:4].hex() if legacy and event_type == "NewFeedback" else None
+    event_type = {"UriUpdated": "URIUpdated"}.get(event_type, event_type)  # renamed, the layout stayed
+    return Layout(event_type, topic0, tuple(topics), tuple(data), len(data) * WORD, tuple(hashes), tag)
+
+
+_ADMINISTRATION = (
+    "Upgraded(address indexed implementation)",
+    "Initialized(uint64 version)",
+    "OwnershipTransferred(address indexed previousOwner, address indexed newOwner)",
+)
+CURRENT: Mapping[Registry, tuple[str, ...]] = {
+    "identity": (
+        "Registered(uint256 indexed agentId, string agentURI, address indexed owner)",
+        "MetadataSet(uint256 indexed agentId, string indexed indexedMetadataKey, string metadataKey, "
+        "bytes metadataValue)",
+        "URIUpdated(uint256 indexed agentId, string newURI, address indexed updatedBy)",
+        "Transfer(address indexed from, address indexed to, uint256 indexed tokenId)",
+        "Approval(address indexed owner, address indexed approved, uint256 indexed tokenId)",
+        "ApprovalForAll(address indexed owner, address indexed operator, bool approved)",
+        "MetadataUpdate(uint256 _tokenId)",
+        "BatchMetadataUpdate(uint256 _fromTokenId, uint256 _toTokenId)",
+        "EIP712DomainChanged()",
+        *_ADMINISTRATION,
+    ),
+    "reputation": (
+        "NewFeedback(uint256 indexed agentId, address indexed clientAddress, uint64 feedbackIndex, int128 value, "
+        "uint8 valueDecimals, string indexed indexedTag1, string tag1, string tag2, string endpoint, "
+        "string feedbackURI, bytes32 feedbackHash)",
+        "FeedbackRevoked(uint256 indexed agentId, address indexed clientAddress, uint64 indexed feedbackIndex)",
+        "ResponseAppended(uint256 indexed agentId, address indexed clientAddress, uint64 feedbackIndex, "
+        "address indexed responder, string responseURI, bytes32 responseHash)",
+        *_ADMINISTRATION,
+    ),
+    "validation": (
+        "ValidationRequest(address indexed validatorAddress, uint256 indexed agentId, string requestURI, "
+        "bytes32 indexed requestHash)",
+        "ValidationResponse(address indexed validatorAddress, uint256 indexed agentId, bytes32 indexed requestHash, "
+        "uint8 response, string responseURI, bytes32 responseHash, string tag)",
+        *_ADMINISTRATION,
+    ),
+}
+LEGACY: Mapping[Registry, tuple[str, ...]] = {
+    "identity": ("UriUpdated(uint256 indexed agentId, string newURI, address indexed updatedBy)",),
+    "reputation": tuple(
+        f"NewFeedback(uint256 indexed agentId, address indexed clientAddress, {rest}, string feedbackURI, "
+        "bytes32 feedbackHash)"
+        for rest in (
+            "uint8 score, bytes32 indexed tag1, bytes32 tag2",
+            "uint8 score, string indexed indexedTag1, string tag2",
+            "uint8 score, string indexed indexedTag1, string tag2, string endpoint",
+            "uint64 feedbackIndex, uint8 score, string indexed indexedTag1, string tag2, string endpoint",
+            "uint64 feedbackIndex, uint8 score, string indexed indexedTag1, string tag1, string tag2, string endpoint",
+            "uint64 feedbackIndex, uint256 value, uint8 valueDecimals, string indexed indexedTag1, string tag1, "
+            "string tag2, string endpoint",
+            "uint64 feedbackIndex, int256 value, uint8 valueDecimals, string indexed indexedTag1, string tag1, "
+            "string tag2, string endpoint",
+        )
+    ),
+    "validation": (),
+}
+# Two layouts shared one signature: tag2 and endpoint, or (for a day, on no branch that lasted) tag1 and tag2.
+_TWO_MEANINGS = bytes.fromhex("425311b4692766f8739eaeea31a86b5756c7c315d17abc22bc9e67628405d6a7")
+_OTHER_MEANING = layout(
+    "NewFeedback(uint256 indexed agentId, address indexed clientAddress, uint8 score, string indexed indexedTag1, "
+    "string tag1, string tag2, string feedbackURI, bytes32 feedbackHash)",
+    legacy=True,
+)
+
+
+class Decoder:
+    """Decodes the logs of one chain's registries."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain_id = chain.id
+        self._registries = chain.registries
+        self._mainnet = chain.class_ == "mainnet"
+        self._layouts: dict[tuple[str, bytes], Layout] = {}
+        self._old: frozenset[bytes] = frozenset()
+        for address, registry in self._registries.items():
+            old = [layout(signature, legacy=True) for signature in LEGACY[registry]]
+            known = [layout(signature) for signature in CURRENT[registry]]
+            self._old |= {one.topic0 for one in old}
+            for one in known if self._mainnet else old + known:
+                self._layouts[address, one.topic0] = one
+
+    def decode(self, log: Log, block_time: int) -> NewEvent | Undecoded:
+        """The event that `log` is, or why it is none. Never raises."""
+        topic0 = log.topics[:WORD]
+        found = self._layouts.get((log.address, topic0))
+        if found is None:
+            alarming = self._mainnet and topic0 in self._old
+            detail = "an old layout, which this network must not have" if alarming else "not an event of this registry"
+            return Undecoded("unknown_topic", detail, alarming)
+        try:
+            if topic0 == _TWO_MEANINGS:
+                found = _meaning(found, log.topics, log.data)
+                if found is None:
+                    return Undecoded("ambiguous", "both meanings of this layout fit")
+            fields = _read(found, log.topics, log.data)
+        except Malformed as error:
+            return Undecoded("malformed", error.message)
+        registry = self._registries[log.address]
+        fields["id"] = f"{registry}-{self._chain_id}-{log.transaction_hash}-{log.log_index}"
+        fields["chain_id"] = self._chain_id
+        fields["block_number"] = log.block_number
+        fields["block_hash"] = log.block_hash
+        fields["transaction_hash"] = log.transaction_hash
+        fields["log_index"] = log.log_index
+        fields["registry"] = registry
+        fields["event_type"] = found.event_type
+        fields["timestamp"] = block_time
+        fields["transaction_index"] = log.transaction_index
+        fields["contract_address"] = log.address
+        fields["topics"] = log.topics
+        fields["data"] = log.data
+        return NewEvent(**fields)
+
+
+def _read(found: Layout, topics: bytes, data: bytes) -> dict[str, Any]:
+    """The columns that the layout gives, `args` among them.
+
+    Raises:
+        Malformed: the log is not exactly one of this layout.
+    """
+    if len(topics) != WORD * (len(found.topics) + 1):
+        raise Malformed("another number of topics")
+    if len(data) < found.head:
+        raise Malformed("cut short")
+    args: dict[str, object] = {}
+    columns: dict[str, Any] = {"args": args}
+    for word, (name, column, read, _) in zip(words(topics)[1:], found.topics, strict=True):
+        value = read(word)
+        args[name] = str(value) if type(value) is int else value
+        if column:
+            columns[column] = value
+    contents = _read_data(found, data, columns, args)
+    for name, text in found.hashes:
+        if keccak(contents[text]) != args[name]:
+            raise Malformed(f"{text} is not what {name} is the hash of")
+    if found.event_type == "NewFeedback":
+        _finish_feedback(found, columns, args)
+    return columns
+
+
+def _read_data(found: Layout, data: bytes, columns: dict[str, Any], args: dict[str, object]) -> dict[str, bytes]:
+    """Fill in what is not indexed; the exact bytes of the dynamic arguments."""
+    contents: dict[str, bytes] = {}
+    lossy: list[str] = []
+    tail = found.head
+    for word, (name, column, read, dynamic) in zip(words(data[:tail]), found.data, strict=True):
+        value: object
+        if dynamic:
+            content, tail = read_tail(data, word, tail)
+            contents[name] = content
+            value, exact = to_text(content)
+            if dynamic == "bytes":
+                args[name] = "0x" + content.hex()
+                value = value if exact else args[name]
+            else:
+                args[name] = value
+                if not exact:
+                    lossy.append(name)
+        else:
+            value = read(word)
+            args[name] = str(value) if type(value) is int else value
+        if column:
+            columns[column] = value
+    if tail != len(data):
+        raise Malformed("more bytes than this layout has")
+    if lossy:
+        args["lossy"] = lossy
+    return contents
+
+
+def _finish_feedback(found: Layout, columns: dict[str, Any], args: dict[str, object]) -> None:
+    decimals = columns.setdefault("value_decimals", 0)
+    columns["score"] = Decimal(f"{columns['value_raw']}E-{decimals}")  # exact whatever the context's precision
+    if found.legacy is None:
+        return
+    args["layout"] = found.legacy
+    if "tag1" not in columns:
+        columns["tag1"] = KNOWN_TAGS.get(str(args["indexedTag1"]))
+    elif "indexedTag1" not in args:  # the very first layout: both tags are short texts in bytes32
+        for tag in ("tag1", "tag2"):
+            columns[tag] = to_text(bytes.fromhex(columns[tag][2:]).rstrip(b"\0"))[0]
+
+
+def _meaning(found: Layout, topics: bytes, data: bytes) -> Layout | None:
+    """Which of the two layouts with this signature it is; None when both could be meant.
+
+    The hash in the topics is that of tag1. The first text having it says that it is tag1 itself, or that it is tag2
+    and both tags are equal: then the second text would be the endpoint.
+    """
+    if len(data) < found.head:
+        raise Malformed("cut short")
+    _, first_at, second_at, *_ = words(data[: found.head])
+    first, after = read_tail(data, first_at, found.head)
+    second, _ = read_tail(data, second_at, after)
+    if keccak(first) != "0x" + topics[-WORD:].hex():
+        return found
+    if not first and not second:
+        return found  # tag1 and tag2 are empty either way
+    if not first or second == first or b"://" in second:
+        return None
+    return _OTHER_MEANING

@@ -1,0 +1,173 @@
+"""The two ways a chain's stored facts change: a range is added, or everything above a block is taken back.
+
+Each is one transaction, with the checkpoint's compare-and-set first: of two writers one finds that the other was here,
+and nothing of its own remains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from agentauri import metrics
+from agentauri.chain import store
+from agentauri.chain.reader import Batch
+from agentauri.chain.types import NO_BLOCK, Anchor, Chain, Checkpoint, Heads, Status
+from agentauri.database import Database, Transaction
+from agentauri.events import EventService, NewEvent, Recorded
+from agentauri.faults import reach
+from agentauri.log import Seldom, get_logger
+
+log = get_logger(__name__)
+
+CHUNK = 1_000  # events handed over at once, so that preparing them does not hold up the loop
+
+
+class AnotherWriter(Exception):
+    """The checkpoint is not where we left it."""
+
+
+class Writer:
+    def __init__(self, database: Database, events: EventService, chain: Chain) -> None:
+        self._database = database
+        self._events = events
+        self._chain = chain
+        self._pruned = NO_BLOCK
+        self._seldom = Seldom()
+
+    async def begin(self, start_block: int, base: Anchor, genesis: Anchor | None, heads: Heads) -> None:
+        """Place the checkpoint of a chain that has none before its first block."""
+        nowhere = Anchor(NO_BLOCK, "", 0)
+        async with self._database.transaction() as tx:
+            await self._move(tx, nowhere, base)
+            await store.set_first_block(tx, self._chain.id, start_block)
+            await store.add_anchors(tx, self._chain.id, {one.number: one for one in (base, genesis) if one}.values())
+            await self._set_heads(tx, heads)
+        log.info("chain.started", chain_id=self._chain.id, first_block=start_block, head=heads.head)
+
+    async def add(self, checkpoint: Checkpoint, batch: Batch, heads: Heads, status: Status, reason: str | None) -> None:
+        """Transaction A: the range's events, raw logs and anchors, and the checkpoint behind it.
+
+        Raises:
+            AnotherWriter: nothing was written.
+        """
+        started = time.monotonic()
+        recorded = Recorded()
+        async with self._database.transaction() as tx:
+            await self._move(tx, checkpoint.block, batch.last)
+            for chunk in _chunks(batch.events):
+                part = await self._events.record(tx, self._chain.id, chunk)
+                recorded = Recorded(
+                    inserted=recorded.inserted + part.inserted,
+                    reinstated=recorded.reinstated + part.reinstated,
+                    unchanged=recorded.unchanged + part.unchanged,
+                )
+            for event in batch.events:
+                if event.event_type == "Upgraded":
+                    await store.mark_upgraded(tx, self._chain.id, event.registry, event.timestamp)
+            await store.add_raw_logs(tx, self._chain.id, batch.raw)
+            await store.add_anchors(tx, self._chain.id, batch.anchors)
+            await self._set_heads(tx, heads)
+            await store.set_status(tx, self._chain.id, status, reason)
+            pruned = await self._prune(tx, checkpoint, heads)
+        reach("indexer.stored")
+        self._pruned = pruned
+        self._tell(checkpoint, batch, heads, recorded, time.monotonic() - started)
+
+    async def rewind(self, checkpoint: Checkpoint, to: Anchor, *, reset: bool) -> int:
+        """Transaction R: take back what lies above `to`, where reading goes on. Returns how many events that were.
+
+        With `reset` it was asked for, and finality above `to` is forgotten.
+
+        Raises:
+            AnotherWriter: nothing was written.
+        """
+        async with self._database.transaction() as tx:
+            await self._move(tx, checkpoint.block, to)
+            count = await self._events.retract_above(tx, self._chain.id, to.number)
+            await store.retract_raw_logs_above(tx, self._chain.id, to.number)
+            await store.drop_anchors_above(tx, self._chain.id, to.number)
+            if reset:
+                await store.set_status(tx, self._chain.id, "backfill", None)
+                await store.add_anchors(tx, self._chain.id, [to])
+                await store.finish_reset(tx, self._chain.id, to)
+        self._pruned = min(self._pruned, to.number)
+        return count
+
+    async def forget(self, checkpoint: Checkpoint) -> int:
+        """Take back everything: the chain is another one now, and starts afresh."""
+        async with self._database.transaction() as tx:
+            await self._move(tx, checkpoint.block, Anchor(NO_BLOCK, "", 0))
+            count = await self._events.retract_above(tx, self._chain.id, NO_BLOCK)
+            await store.retract_raw_logs_above(tx, self._chain.id, NO_BLOCK)
+            await store.drop_anchors_above(tx, self._chain.id, NO_BLOCK)
+            await store.forget_heads(tx, self._chain.id)
+            await store.set_status(tx, self._chain.id, "starting", None)
+        self._pruned = NO_BLOCK
+        return count
+
+    async def note(self, heads: Heads, status: Status, reason: str | None) -> None:
+        """Nothing new but the head, its finality or our status."""
+        async with self._database.transaction() as tx:
+            await self._set_heads(tx, heads)
+            await store.set_status(tx, self._chain.id, status, reason)
+
+    async def status(self, status: Status, reason: str | None) -> None:
+        async with self._database.transaction() as tx:
+            await store.set_status(tx, self._chain.id, status, reason)
+
+    async def _move(self, tx: Transaction, old: Anchor, new: Anchor) -> None:
+        if not await store.move_checkpoint(tx, self._chain.id, old, new):
+            raise AnotherWriter
+
+    async def _set_heads(self, tx: Transaction, heads: Heads) -> None:
+        await store.set_heads(tx, self._chain.id, heads.head, heads.safe, heads.finalized, heads.finalized_hash)
+
+    async def _prune(self, tx: Transaction, checkpoint: Checkpoint, heads: Heads) -> int:
+        finalized = heads.finalized
+        if finalized is None or finalized < self._pruned + store.SPARSE:
+            return self._pruned
+        return await store.prune_anchors(tx, self._chain.id, min(finalized, checkpoint.block.number), self._pruned)
+
+    def _tell(self, checkpoint: Checkpoint, batch: Batch, heads: Heads, recorded: Recorded, seconds: float) -> None:
+        kinds: dict[tuple[str, str, str], int] = {}
+        for found, _, why in batch.raw:
+            metrics.LOGS_UNDECODED.labels(self._chain.id, why.reason).inc()
+            kind = (self._chain.registries[found.address], "0x" + found.topics[:32].hex(), why.reason)
+            kinds[kind] = kinds.get(kind, 0) + 1
+            if kinds[kind] == 1 and self._seldom.due(kind):
+                (log.error if why.alarming else log.warning)(
+                    "chain.log_undecoded",
+                    chain_id=self._chain.id,
+                    registry=kind[0],
+                    topic0=kind[1],
+                    reason=why.reason,
+                    detail=why.detail,
+                    block_number=found.block_number,
+                    transaction_hash=found.transaction_hash,
+                    log_index=found.log_index,
+                )
+        tell = log.info if batch.events or batch.raw or self._seldom.due("indexed") else log.debug
+        tell(
+            "chain.indexed",
+            chain_id=self._chain.id,
+            from_block=checkpoint.block.number + 1,
+            to_block=batch.last.number,
+            head=heads.head,
+            events=recorded.inserted,
+            reinstated=recorded.reinstated,
+            raw=len(batch.raw),
+            provider=batch.provider,
+            stored_ms=round(seconds * 1000, 1),
+        )
+
+
+def _chunks(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
+    """Parts of about `CHUNK`, none of which ends inside a block."""
+    start = 0
+    while start < len(events):
+        end = min(start + CHUNK, len(events))
+        while end < len(events) and events[end].block_number == events[end - 1].block_number:
+            end += 1
+        yield events[start:end]
+        start = end

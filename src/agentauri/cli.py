@@ -1,0 +1,355 @@
+"""The `agentauri` command.
+
+Every command imports what it needs when it runs, so that `--help` is immediate. Commands beside `serve` use the
+stores of a running installation, or start the embedded ones for as long as they need them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from agentauri.app import Application, Stores
+    from agentauri.config import Config
+
+T = TypeVar("T")
+PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="agentauri")
+def main() -> None:
+    """AgentAuri watches the ERC-8004 registries and turns what happens there into signed webhooks.
+
+    Settings come from the environment and from .env in the working folder. Without DATABASE_URL and REDIS_URL the
+    servers are embedded, with their data in AGENTAURI_DATA_DIR.
+    """
+    from agentauri import log
+
+    log.configure("text", "ERROR")  # `serve` sets up its own
+
+
+def settings(only: tuple[str, ...] | None = None) -> Config:
+    from agentauri.config import ROLES, ConfigError, load
+
+    try:
+        return load(only=only or ROLES)
+    except ConfigError as error:
+        fail("These settings cannot be used:\n" + "\n".join(f"  {fault}" for fault in error.faults))
+
+
+@contextlib.contextmanager
+def stores(config: Config, *, join: bool = True) -> Iterator[Stores]:
+    """The stores of this installation; embedded ones are started, or joined where `serve` runs."""
+    from agentauri.app import Stores
+    from agentauri.config import RedisConfig, database_config
+    from agentauri.embedded import Embedded, EmbeddedError
+    from agentauri.types import Secret
+
+    embedded = Embedded(
+        config.data_dir,
+        postgres=config.database is None,
+        valkey=config.redis is None,
+        join=join,
+        postgres_bin=config.postgres_bin,
+        valkey_bin=config.valkey_bin,
+    )
+    needed = config.database is None or config.redis is None
+    try:
+        with embedded if needed else contextlib.nullcontext():
+            database = config.database
+            if embedded.database_url:
+                database = database_config(embedded.database_url, config.database_pool)
+            redis = RedisConfig(url=Secret(embedded.redis_url)) if embedded.redis_url else config.redis
+            assert database is not None
+            assert redis is not None
+            yield Stores(database=database, redis=redis, embedded=embedded if needed else None)
+    except EmbeddedError as error:
+        fail(error.message)
+
+
+def run(work: Callable[[Any, Application], Awaitable[T]]) -> T:
+    """Run `work` of `console` with the services of this installation; errors of ours become one line."""
+    from agentauri import console
+    from agentauri.app import assemble, schema_fault
+    from agentauri.errors import AgentAuriError, Invalid
+
+    config = settings()
+
+    async def with_application(stores: Stores) -> T:
+        async with assemble(config, stores) as application:
+            if fault := await schema_fault(application.database):
+                fail(fault)
+            return await work(console, application)
+
+    with stores(config) as found:
+        try:
+            return asyncio.run(with_application(found))
+        except Invalid as error:
+            fail("\n".join([error.message, *(f"  {refused.field}: {refused.message}" for refused in error.errors)]))
+        except AgentAuriError as error:
+            fail(error.message)
+
+
+@main.command()
+@click.option("--only", metavar="ROLES", help="Comma-separated: indexer, evaluator, dispatcher, http.")
+def serve(only: str | None) -> None:
+    """Run everything, or some roles of it. SIGTERM and Ctrl-C drain first; a second one stops at once."""
+    from agentauri.config import ROLES
+
+    roles = tuple(role.strip() for role in only.split(",")) if only else ROLES
+    if unknown := set(roles) - set(ROLES):
+        fail(f"--only: unknown {', '.join(sorted(unknown))}; takes {', '.join(ROLES)}", 2)
+    from agentauri import log
+    from agentauri.app import serve as run_until_stopped
+
+    config = settings(roles)
+    log.configure(config.log_format, config.log_level)
+    with stores(config, join=False) as found:
+        sys.exit(run_until_stopped(config, found))
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="A fixed script; exit 0 only if everything was delivered and verified.")
+def demo(once: bool) -> None:
+    """Show the product: a local chain, agents being rated, a trigger, signed webhooks, a reorg."""
+    from agentauri.demo import run as run_demo
+
+    sys.exit(run_demo(once=once))
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database schema to this version's."""
+    from agentauri.errors import Unavailable
+    from agentauri.migrations import migrate as bring_up
+
+    with stores(settings()) as found:
+        try:
+            click.echo(f"The schema is at revision {asyncio.run(bring_up(found.database))}.")
+        except (Unavailable, OSError) as error:
+            fail(f"The database cannot be reached: {error}. Check DATABASE_URL")
+
+
+@main.command("env")
+@click.option("--connections", is_flag=True, help="Lines that make plain psql and redis-cli work, for eval.")
+def show_env(connections: bool) -> None:
+    """Print the settings in force, secrets masked."""
+    from agentauri.connections import masked, postgres_environment, redis_environment
+
+    config = settings()
+    if not connections:
+        for line in masked(config):
+            click.echo(line)
+        return
+    import shlex
+
+    with stores(config) as found:
+        values = postgres_environment(found.database.url.reveal()) | redis_environment(found.redis.url.reveal())
+        for name, value in values.items():
+            click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@main.command(context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """psql on this installation's database; arguments are passed on."""
+    from agentauri.connections import postgres_environment
+    from agentauri.embedded import postgres_program
+
+    config = settings()
+    program = postgres_program("psql", config.postgres_bin)
+    if program is None:
+        fail("psql is not installed here, and the embedded binaries have none. Install a PostgreSQL client")
+    with stores(config) as found:
+        environment = os.environ | postgres_environment(found.database.url.reveal())
+        sys.exit(subprocess.call([program, *arguments], env=environment))  # noqa: S603 (what the caller typed)
+
+
+@main.command("redis-cli", context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def redis_cli(arguments: tuple[str, ...]) -> None:
+    """redis-cli on this installation's Valkey or Redis; answers by itself where the program is missing."""
+    from agentauri.connections import call_redis
+
+    with stores(settings()) as found:
+        sys.exit(call_redis(found.redis.url.reveal(), list(arguments)))
+
+
+@main.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the HTTP API."""
+    from agentauri.http import openapi_document
+
+    click.echo(openapi_document())
+
+
+@main.group()
+def key() -> None:
+    """API keys."""
+
+
+@key.command("create")
+@click.option("--organization", required=True, help="Its slug or id; made, owned by `operator`, when missing.")
+@click.option("--name", default="command line", show_default=True)
+@click.option("--environment", type=click.Choice(["live", "test"]), default="live", show_default=True)
+@click.option(
+    "--permission", "permissions", multiple=True, type=click.Choice(["read", "write", "delete", "admin"]),
+    help="Repeatable. Default: read, write and delete.",
+)  # fmt: skip
+def create_key(organization: str, name: str, environment: str, permissions: tuple[str, ...]) -> None:
+    """Make a key and print it; it is shown this once."""
+    wanted = permissions or ("read", "write", "delete")
+    click.echo(run(lambda console, app: console.create_key(app, organization, name, environment, wanted)))
+
+
+@key.command("list")
+@click.option("--organization", help="Only of this one (slug or id).")
+def list_keys(organization: str | None) -> None:
+    """List keys by prefix; a key itself is never shown again."""
+    rows = run(lambda console, app: console.list_keys(app, organization))
+    table(("PREFIX", "ORGANIZATION", "NAME", "ENVIRONMENT", "STATE", "CREATED"), rows)
+
+
+@key.command("revoke")
+@click.argument("reference", metavar="PREFIX|ID")
+def revoke_key(reference: str) -> None:
+    """End a key, named by its first 16 characters or its id, at once and for good."""
+    click.echo(f"{run(lambda console, app: console.revoke_key(app, reference))} is revoked.")
+
+
+@main.group()
+def chain() -> None:
+    """Chains and how far they are indexed."""
+
+
+@chain.command("status")
+@click.option("--chain", "chain_id", type=int, help="Only this one.")
+def chain_status(chain_id: int | None) -> None:
+    """Print how far each chain is indexed."""
+    lines = run(lambda console, app: console.chain_status(app, chain_id))
+    click.echo("\n".join(lines) or "No chain is configured: RPC_URLS_<chain id>=https://… adds one.")
+
+
+@chain.command("reset")
+@click.option("--chain", "chain_id", type=int, required=True)
+@click.option("--to-block", type=int, help="Default: the newest finalized block that a provider confirms.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would do.")
+def chain_reset(chain_id: int, to_block: int | None, dry_run: bool) -> None:
+    """Go back to the last stable checkpoint and read on from there; nothing is delivered twice."""
+    click.echo(run(lambda console, app: console.reset_chain(app, chain_id, to_block, dry_run=dry_run)))
+
+
+@main.group()
+def events() -> None:
+    """The log of registry events."""
+
+
+@events.command("retry")
+@click.option("--parked", is_flag=True, help="Every event that was set aside.")
+@click.option("--id", "event_id", help="This one, parked or done.")
+def retry_events(parked: bool, event_id: str | None) -> None:
+    """Evaluate events again that were set aside after too many failures."""
+    if parked == bool(event_id):
+        fail("name either --parked or --id", 2)
+    click.echo(f"{run(lambda console, app: console.retry_events(app, event_id))} queued again.")
+
+
+@main.group()
+def deliveries() -> None:
+    """Deliveries and their attempts."""
+
+
+@deliveries.command("list")
+@click.option("--status", type=click.Choice(["pending", "delivered", "dead", "skipped"]))
+@click.option("--trigger", "trigger_id", help="Only of this trigger.")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+def list_deliveries(status: str | None, trigger_id: str | None, limit: int) -> None:
+    """The newest deliveries of all organizations."""
+    rows = run(lambda console, app: console.list_deliveries(app, status, trigger_id, limit))
+    table(("ID", "STATUS", "REASON", "ATTEMPTS", "DESTINATION", "EVENT", "DUE"), rows)
+
+
+@deliveries.command("show")
+@click.argument("delivery_id")
+def show_delivery(delivery_id: str) -> None:
+    """One delivery with its attempts, as JSON."""
+    click.echo(run(lambda console, app: console.show_delivery(app, delivery_id)))
+
+
+@deliveries.command("redeliver")
+@click.option("--id", "delivery_id", help="This one.")
+@click.option("--trigger", "trigger_id", help="The dead ones of this trigger.")
+@click.option("--since", type=click.DateTime(), help="The dead ones made since then (UTC).")
+def redeliver(delivery_id: str | None, trigger_id: str | None, since: datetime | None) -> None:
+    """Queue finished deliveries once more, under their old ids."""
+    if not (delivery_id or trigger_id or since):
+        fail("name --id, --trigger or --since", 2)
+    after = since.replace(tzinfo=UTC) if since else None
+    queued, refused = run(lambda console, app: console.redeliver(app, delivery_id, trigger_id, after))
+    click.echo(
+        f"{queued} queued again." + (f" {refused} refused: retracted, or their action is gone." if refused else "")
+    )
+
+
+@main.group()
+def breaker() -> None:
+    """Circuit breakers."""
+
+
+@breaker.command("list")
+@click.option("--open", "open_only", is_flag=True, help="Only those that are open.")
+def list_breakers(open_only: bool) -> None:
+    """Breakers that have a story: trigger, state, failures, last error."""
+    rows = run(lambda console, app: console.list_breakers(app, open_only=open_only))
+    table(("TRIGGER", "STATE", "FAILURES", "LAST FAILURE", "LAST ERROR"), rows)
+
+
+@breaker.command("reset")
+@click.argument("trigger_id")
+def reset_breaker(trigger_id: str) -> None:
+    """Close a breaker; what it held is released."""
+    run(lambda console, app: console.reset_breaker(app, trigger_id))
+    click.echo(f"The breaker of {trigger_id} is closed.")
+
+
+@main.group()
+def queue() -> None:
+    """The queue of deliveries in Redis."""
+
+
+@queue.command("status")
+def queue_status() -> None:
+    """How much waits where."""
+    click.echo("\n".join(run(lambda console, app: console.queue_status(app))))
+
+
+@queue.command("rebuild")
+def rebuild_queue() -> None:
+    """Make the Redis queue agree with PostgreSQL. Safe at any time."""
+    click.echo(f"{run(lambda console, app: console.rebuild_queue(app))} deliveries were put back.")
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as their widest cell; tab-separated without padding when not on a terminal."""
+    if not sys.stdout.isatty():
+        for row in (head, *rows):
+            click.echo("\t".join(row))
+        return
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,98 @@
+"""The process looks after itself: heartbeats that others read, gauges, loop lag, and servers of our own that died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from agentauri import metrics
+from agentauri.database import Database
+from agentauri.embedded import Embedded, EmbeddedError
+from agentauri.errors import Unavailable
+from agentauri.log import get_logger
+from agentauri.supervisor import wait_until
+
+log = get_logger(__name__)
+
+BEAT_SECONDS, LAG_SECONDS = 10.0, 0.25
+
+
+class Pulse:
+    """Worker `pulse`. `states` tells each component's state, which the heartbeat carries for others to see."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        instance: str,
+        version: str,
+        roles: tuple[str, ...],
+        states: Callable[[], Awaitable[Mapping[str, str]]],
+        gauges: Callable[[], Awaitable[None]],
+        embedded: Embedded | None,
+    ) -> None:
+        self._database = database
+        self._instance = instance
+        self._version = version
+        self._roles = roles
+        self._states = states
+        self._gauges = gauges
+        self._embedded = embedded
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        next_beat = 0.0
+        while not stopping.is_set():
+            started = time.monotonic()
+            await wait_until(stopping, LAG_SECONDS)
+            if not stopping.is_set():
+                metrics.LOOP_LAG.observe(max(0.0, time.monotonic() - started - LAG_SECONDS))
+            self._revive()
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + BEAT_SECONDS
+                await self.beat()
+
+    async def beat(self) -> None:
+        """Write this instance's heartbeat and refresh the gauges; an outage only skips a beat."""
+        metrics.RESIDENT_BYTES.set(resident_bytes())
+        try:
+            status = msgspec.json.encode(await self._states()).decode()
+            async with self._database.transaction(durable=False) as tx:
+                await tx.run(
+                    "INSERT INTO process_heartbeats (instance, role, version, status, seen_at)"
+                    " SELECT $1, role, $3, $4::jsonb, now() FROM unnest($2::text[]) AS role"
+                    " ON CONFLICT (instance, role) DO UPDATE"
+                    " SET version = excluded.version, status = excluded.status, seen_at = excluded.seen_at",
+                    self._instance,
+                    list(self._roles),
+                    self._version,
+                    status,
+                )
+            await self._gauges()
+        except Unavailable:
+            return
+
+    def _revive(self) -> None:
+        if self._embedded is None:
+            return
+        try:
+            for name in self._embedded.revive():
+                log.error("embedded.revived", server=name)
+        except EmbeddedError as error:
+            log.error("embedded.not_revived", reason=error.message)
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # no /proc: the peak has to do
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,297 @@
+"""One batch of queue rows: what each event means for the triggers, and writing that down.
+
+`evaluate` decides and touches nothing but memory; `write` puts all of it into the caller's transaction: deliveries,
+then the ledger, then the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+import msgspec
+from msgspec import Struct, field
+
+from agentauri import metrics
+from agentauri.actions import DeliveryDraft, DeliveryService, MatchAction, SettledEvent
+from agentauri.database import Transaction
+from agentauri.events import Event, EventQueue, Finished
+from agentauri.log import get_logger
+from agentauri.triggers import store
+from agentauri.triggers.index import Index
+from agentauri.triggers.matching import Definition
+from agentauri.triggers.store import Resume, Row
+from agentauri.types import ActionId, EventId, EventSeq, OrganizationId, TriggerId
+
+log = get_logger(__name__)
+
+MAX_MATCHES = 50_000
+"""Matches written in one transaction; an event with more goes on in the next."""
+CHUNK = 5_000
+BREATH = 0.005
+"""Seconds of matching after which others get their turn."""
+CANDIDATES_AT_ONCE = 256
+
+Pair = tuple[TriggerId, ActionId]
+Progress = Callable[[], None]
+
+
+class Raised(Struct, frozen=True):
+    """A trigger that broke on an event instead of answering."""
+
+    row: Row
+    definition: Definition
+    error: Exception
+
+
+class Verdict(Struct):
+    """What one row came to.
+
+    `total` counts with the parts that earlier transactions wrote; `unfinished` says that there are more to come, and
+    that the row stays in the queue.
+    """
+
+    row: Row
+    event: Event | None
+    matched: int = 0
+    drafts: list[DeliveryDraft] = field(default_factory=list)
+    total: Resume = Resume()
+    unfinished: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """What the event is now counts, not what it was when its row was queued."""
+        return self.event is not None and self.event.retracted_at is None
+
+    @property
+    def asserts(self) -> bool:
+        return self.row.kind == "assert" and self.stands
+
+    @property
+    def retracts(self) -> bool:
+        return self.row.kind == "retract" and self.event is not None and not self.stands
+
+
+class Batch:
+    """Evaluates rows against an index. `progress` is told before others get their turn, and after every chunk written."""
+
+    def __init__(self, index: Index, progress: Progress) -> None:
+        self._index = index
+        self._progress = progress
+        self._started = self._breath = time.perf_counter()
+        self.verdicts: list[Verdict] = []
+        self.raised: list[Raised] = []
+        self.evaluated = 0
+
+    async def evaluate(self, rows: Iterable[Row]) -> None:
+        """Go through rows in their order, until all are done or as many matches found as one transaction takes."""
+        room = MAX_MATCHES
+        for row in rows:
+            verdict = Verdict(row, None if row.event_id is None else row.event())
+            if verdict.asserts:
+                found = await self._matches(verdict)
+                if len(found) > room and self.verdicts:
+                    break
+                self._decide(verdict, found)
+                room -= verdict.matched
+            self.verdicts.append(verdict)
+            await self._breathe()
+
+    async def _matches(self, verdict: Verdict) -> list[Definition]:
+        row, event = verdict.row, cast(Event, verdict.event)
+        if row.trigger_id is None:
+            numbers = self._index.candidates(event)
+        else:
+            number = self._index.find(row.trigger_id)
+            numbers = [] if number is None else [number]
+        self.evaluated += len(numbers)
+        found = []
+        for count, number in enumerate(numbers, 1):
+            try:
+                program = self._index.program(number)
+                if program is not None and program.matches(event):
+                    found.append(program.definition)
+            except Exception as error:  # noqa: BLE001  (one trigger's bug must not stop the others)
+                self.raised.append(Raised(row, self._index.definition(number), error))
+            if not count % CANDIDATES_AT_ONCE:
+                await self._breathe()
+        if row.resume is not None:
+            after = row.resume.after
+            found = [definition for definition in found if definition.trigger_id > after]
+        return found
+
+    def _decide(self, verdict: Verdict, found: list[Definition]) -> None:
+        """Draft what the matches ask for. An event that returns is not cut: most of its deliveries exist already."""
+        row, event = verdict.row, cast(Event, verdict.event)
+        if len(found) > MAX_MATCHES and not row.again:
+            verdict.unfinished = True
+            found = sorted(found, key=lambda definition: definition.trigger_id)[:MAX_MATCHES]
+        verdict.matched = len(found)
+        verdict.drafts = [_draft(definition, action, event) for definition in found for action in definition.actions]
+        before = row.resume or Resume()
+        verdict.total = Resume(
+            after=found[-1].trigger_id if verdict.unfinished else before.after,
+            matched=before.matched + len(found),
+            deliveries=before.deliveries + len(verdict.drafts),
+            spent_ms=before.spent_ms,
+        )
+
+    async def write(self, tx: Transaction, deliveries: DeliveryService, queue: EventQueue, max_attempts: int) -> None:
+        """Put everything that was decided into `tx`."""
+        self._progress()
+        if retracted := {verdict.row.event_seq for verdict in self.verdicts if verdict.retracts}:
+            await deliveries.hold_retracted(tx, retracted)
+        kept = await self._meet_again(tx, deliveries)
+        drafts = [draft for verdict in self.verdicts for draft in verdict.drafts]
+        for start in range(0, len(drafts), CHUNK):
+            await deliveries.create(tx, drafts[start : start + CHUNK])
+            self._progress()
+        kept |= await self._set_aside(tx, queue, max_attempts)
+        spent_ms = self.elapsed_ms()
+        unfinished = [verdict for verdict in self.verdicts if verdict.unfinished]
+        if unfinished:
+            await store.remember(
+                tx,
+                {
+                    verdict.row.position: msgspec.structs.replace(
+                        verdict.total, spent_ms=verdict.total.spent_ms + spent_ms
+                    )
+                    for verdict in unfinished
+                },
+            )
+            kept |= {verdict.row.position for verdict in unfinished}
+        await queue.finish(
+            tx, [_finished(verdict, spent_ms) for verdict in self.verdicts if verdict.row.position not in kept]
+        )
+
+    async def _meet_again(self, tx: Transaction, deliveries: DeliveryService) -> set[int]:
+        """Reconcile events that were evaluated before with the deliveries they have: what matches goes on under its
+        old id, what does not is void. The positions of rows that must come again, since a send is under way."""
+        again = [verdict for verdict in self.verdicts if verdict.asserts and verdict.row.again]
+        if not again:
+            return set()
+        facts = {verdict.row.event_seq: facts_of(cast(Event, verdict.event)) for verdict in again}
+        existing = await deliveries.existing(tx, facts.values())
+        wanted: dict[EventSeq, set[Pair]] = {}
+        for verdict in again:
+            seq = verdict.row.event_seq
+            if verdict.row.trigger_id is None:
+                pairs = wanted.setdefault(seq, set())
+                pairs |= {(draft.trigger_id, draft.action_id) for draft in verdict.drafts}
+            known = existing.get(seq, set())
+            verdict.drafts = [draft for draft in verdict.drafts if (draft.trigger_id, draft.action_id) not in known]
+        # A trigger that broke has not said no.
+        for raised in self.raised:
+            if (pairs_of := wanted.get(raised.row.event_seq)) is not None:
+                trigger_id = TriggerId(raised.definition.trigger_id)
+                pairs_of |= {(trigger_id, action.id) for action in raised.definition.actions}
+        void = {pair[0] for seq, pairs in wanted.items() for pair in existing.get(seq, set()) - pairs}
+        settled = await deliveries.settle(
+            tx, [facts[seq] for seq in wanted], await store.notifying(tx, void) if void else (), keep=wanted
+        )
+        await deliveries.resume(tx, wanted)
+        busy = [v.row.position for v in again if v.row.event_seq in wanted and v.row.event_seq not in settled]
+        if busy:
+            await store.postpone(tx, busy)
+        return set(busy)
+
+    async def _set_aside(self, tx: Transaction, queue: EventQueue, max_attempts: int) -> set[int]:
+        """Give events back for the triggers that broke on them, alone; the positions of rows that stay for that."""
+        stay = set()
+        for raised in self.raised:
+            row, error = raised.row, repr(raised.error)
+            if row.trigger_id is None:
+                trigger_id = TriggerId(raised.definition.trigger_id)
+                await queue.requeue_pair(tx, row.event_seq, row.chain_id, trigger_id, error)
+            else:
+                await queue.fail(tx, [row.position], error, max_attempts)
+                stay.add(row.position)
+        return stay
+
+    def goes_on_at(self, rows: Sequence[Row]) -> int | None:
+        """The position of the first of these rows that is still to be done, None when all are."""
+        done = {verdict.row.position for verdict in self.verdicts if not verdict.unfinished}
+        return next((row.position for row in rows if row.position not in done), None)
+
+    def report(self, warn_above: int) -> None:
+        """Say what was done, once it is committed."""
+        done = [verdict for verdict in self.verdicts if not verdict.unfinished]
+        elapsed = (time.perf_counter() - self._started) * 1000
+        metrics.EVENTS_PROCESSED.inc(len(done))
+        for _ in done:
+            metrics.EVENT_PROCESSING.observe(elapsed / 1000)
+        metrics.TRIGGERS_EVALUATED.inc(self.evaluated)
+        metrics.TRIGGERS_MATCHED.inc(sum(verdict.matched for verdict in self.verdicts))
+        for verdict in done:
+            if verdict.total.matched > warn_above:
+                metrics.TRIGGER_COUNT_EXCEEDED.inc()
+                log.warning(
+                    "event.many_triggers",
+                    code="TRIGGER_COUNT_EXCEEDED",
+                    event_id=verdict.row.event_id,
+                    matched=verdict.total.matched,
+                    served=verdict.total.matched,
+                )
+        for raised in self.raised:
+            metrics.TASK_PANICKED.labels("evaluator").inc()
+            about = {"event_id": raised.row.event_id, "trigger_id": raised.definition.trigger_id}
+            log.error("trigger.panicked", code="TASK_PANIC", exc_info=raised.error, **about)
+            log.error("trigger.failed", code="POLLING_FALLBACK_EVENT_FAILED", error=repr(raised.error)[:500], **about)
+        log.info(
+            "events.evaluated",
+            taken=len(self.verdicts),
+            matched=sum(verdict.matched for verdict in self.verdicts),
+            deliveries=sum(len(verdict.drafts) for verdict in self.verdicts),
+            suppressed=0,
+            took_ms=round(elapsed, 1),
+        )
+
+    def elapsed_ms(self) -> int:
+        return round((time.perf_counter() - self._started) * 1000)
+
+    async def _breathe(self) -> None:
+        if time.perf_counter() - self._breath > BREATH:
+            self._progress()
+            await asyncio.sleep(0)
+            self._breath = time.perf_counter()
+
+
+def _draft(definition: Definition, action: MatchAction, event: Event) -> DeliveryDraft:
+    return DeliveryDraft(
+        organization_id=OrganizationId(definition.organization_id),
+        trigger_id=TriggerId(definition.trigger_id),
+        trigger_version=definition.version,
+        environment=definition.environment,
+        action_id=action.id,
+        action_type=action.action_type,
+        destination=action.destination,
+        priority=action.priority,
+        event_seq=event.seq,
+        event_id=event.id,
+        event_epoch=event.epoch,
+        event_created_at=event.created_at,
+        chain_id=event.chain_id,
+    )
+
+
+def facts_of(event: Event) -> SettledEvent:
+    return SettledEvent(
+        seq=event.seq, event_id=event.id, epoch=event.epoch, created_at=event.created_at, chain_id=event.chain_id
+    )
+
+
+def _finished(verdict: Verdict, spent_ms: int) -> Finished:
+    row = verdict.row
+    return Finished(
+        position=row.position,
+        # The ledger tells of events; a row whose event was deleted leaves it alone, as retractions do.
+        kind="assert" if row.kind == "assert" and row.event_id is not None else "retract",
+        event_seq=row.event_seq,
+        event_id=EventId(row.event_id or ""),
+        trigger_id=row.trigger_id,
+        duration_ms=verdict.total.spent_ms + spent_ms,
+        triggers_matched=verdict.total.matched,
+        actions_enqueued=verdict.total.deliveries,
+    )

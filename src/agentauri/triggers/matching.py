@@ -1,0 +1,247 @@
+"""What a trigger says about one event. Pure: no clock, no database, no state.
+
+`compile_nodes` turns a checked condition into one function of an event, `necessary` says by which equalities the index
+may file it, and `eligible` says whether a trigger sees an event at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias, assert_never
+
+from msgspec import Struct
+
+from agentauri.actions import MatchAction
+from agentauri.events import Event
+from agentauri.triggers.conditions import Group, Leaf, Node, compile_pattern
+from agentauri.triggers.fields import FIELDS, Getter, Kind, getter
+
+Check: TypeAlias = Callable[[Event], bool]
+Key: TypeAlias = tuple[str, int | str]
+"""A column and the value it must have; hex in lower case."""
+
+KEYED = (
+    "agent_id", "client_address", "validator_address", "owner", "responder", "tag1", "tag2", "tag", "metadata_key",
+    "event_type",
+)  # fmt: skip
+"""The columns that the index files triggers under, the most selective first."""
+MAX_KEYED_SET = 64
+REGEX_INPUT = 64 * 1024
+UNKNOWN_CHAIN_MARGIN = 120
+"""Seconds by which a block's time may precede the making of a trigger that knows nothing of its chain."""
+
+_RANK = {column: rank for rank, column in enumerate(KEYED)}
+
+
+class Definition(Struct, frozen=True, array_like=True):
+    """All that matching needs to know about one trigger, small enough to keep a million of them packed.
+
+    `start_seq` and `start_blocks` say where its past ends; `created` (Unix seconds) does for chains not among them.
+    """
+
+    trigger_id: str
+    organization_id: str
+    version: int
+    environment: Literal["live", "test"]
+    chain_id: int | None
+    registry: str | None
+    start_seq: int
+    start_blocks: dict[int, int]
+    created: int
+    nodes: tuple[Node, ...]
+    actions: tuple[MatchAction, ...]
+
+
+def eligible(definition: Definition, event: Event) -> bool:
+    """Whether the trigger sees this event: its chain and registry fit, and it is not the trigger's past."""
+    if definition.chain_id is not None and definition.chain_id != event.chain_id:
+        return False
+    if definition.registry is not None and definition.registry != event.registry:
+        return False
+    if event.retracted_at is not None or event.seq <= definition.start_seq:
+        return False
+    if event.origin != "chain":
+        return True
+    start = definition.start_blocks.get(event.chain_id)
+    if start is None:
+        return event.timestamp >= definition.created - UNKNOWN_CHAIN_MARGIN
+    return event.block_number > start
+
+
+def compile_nodes(nodes: Sequence[Node]) -> Check:
+    """One function that says whether all of `nodes` hold for an event."""
+    return _all([_compile(node) for node in nodes])
+
+
+def _compile(node: Node) -> Check:
+    match node:
+        case Leaf():
+            return _leaf(node)
+        case Group(kind="all"):
+            return compile_nodes(node.children)
+        case Group(kind="any"):
+            return _any([_compile(child) for child in node.children])
+        case Group():
+            inner = _compile(node.children[0])
+            return lambda event: not inner(event)
+        case _:
+            assert_never(node)
+
+
+def _all(checks: list[Check]) -> Check:
+    if len(checks) == 1:
+        return checks[0]
+
+    def every(event: Event) -> bool:
+        for check in checks:  # noqa: SIM110  (a generator costs three times as much)
+            if not check(event):
+                return False
+        return True
+
+    return every
+
+
+def _any(checks: list[Check]) -> Check:
+    if len(checks) == 1:
+        return checks[0]
+
+    def some(event: Event) -> bool:
+        for check in checks:  # noqa: SIM110  (a generator costs three times as much)
+            if check(event):
+                return True
+        return False
+
+    return some
+
+
+def _leaf(leaf: Leaf) -> Check:
+    get = getter(leaf.column, folded=leaf.folded)
+    if isinstance(leaf.operand, list):
+        return _SETS[leaf.operator](get, frozenset(_value(leaf, text) for text in leaf.operand))
+    if leaf.operator == "regex":
+        return _regex(get, leaf.operand, leaf.folded)
+    if leaf.operator == "exists":
+        return _exists(get, leaf.operand == "true")
+    return _SINGLES[leaf.operator](get, _value(leaf, leaf.operand))
+
+
+def _value(leaf: Leaf, text: str) -> Any:
+    """The operand as the event carries it: int where that is exact, since most numbers are."""
+    field = FIELDS.get(leaf.column)
+    if field is None or field.kind is not Kind.NUMBER:
+        return text
+    return Decimal(text) if "." in text else int(text)
+
+
+# In all of these an absent field is None, and None makes the leaf false.
+
+
+def _eq(get: Getter, operand: Any) -> Check:
+    return lambda event: get(event) == operand
+
+
+def _ne(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and value != operand
+
+
+def _lt(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and bool(value < operand)
+
+
+def _lte(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and bool(value <= operand)
+
+
+def _gt(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and bool(value > operand)
+
+
+def _gte(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and bool(value >= operand)
+
+
+def _contains(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and operand in value  # type: ignore[operator]
+
+
+def _starts_with(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and value.startswith(operand)  # type: ignore[attr-defined]
+
+
+def _ends_with(get: Getter, operand: Any) -> Check:
+    return lambda event: (value := get(event)) is not None and value.endswith(operand)  # type: ignore[attr-defined]
+
+
+def _in(get: Getter, operand: frozenset[Any]) -> Check:
+    return lambda event: get(event) in operand
+
+
+def _not_in(get: Getter, operand: frozenset[Any]) -> Check:
+    return lambda event: (value := get(event)) is not None and value not in operand
+
+
+def _exists(get: Getter, wanted: bool) -> Check:
+    return lambda event: (get(event) not in (None, "")) is wanted
+
+
+def _regex(get: Getter, pattern: str, folded: bool) -> Check:
+    search = compile_pattern(pattern, folded=folded).search
+
+    def found(event: Event) -> bool:
+        value = get(event)
+        return value is not None and search(value[:REGEX_INPUT]) is not None  # type: ignore[index]
+
+    return found
+
+
+_SINGLES: dict[str, Callable[[Getter, Any], Check]] = {
+    "eq": _eq, "ne": _ne, "lt": _lt, "lte": _lte, "gt": _gt, "gte": _gte,
+    "contains": _contains, "starts_with": _starts_with, "ends_with": _ends_with,
+}  # fmt: skip
+_SETS: dict[str, Callable[[Getter, frozenset[Any]], Check]] = {"in": _in, "not_in": _not_in}
+
+
+def necessary(nodes: Sequence[Node]) -> frozenset[Key] | None:
+    """Equalities of which one holds whenever all of `nodes` do; None when there are none to rely on.
+
+    The empty set says that the condition holds for no event.
+    """
+    return _best([_keys(node) for node in nodes])
+
+
+def _keys(node: Node) -> frozenset[Key] | None:
+    match node:
+        case Leaf():
+            return _leaf_keys(node)
+        case Group(kind="all"):
+            return necessary(node.children)
+        case Group(kind="any"):
+            found = [_keys(child) for child in node.children]
+            known = [keys for keys in found if keys is not None]
+            return frozenset().union(*known) if len(known) == len(found) else None
+        case Group():
+            return None
+        case _:
+            assert_never(node)
+
+
+def _leaf_keys(leaf: Leaf) -> frozenset[Key] | None:
+    if leaf.column not in _RANK or leaf.operator not in ("eq", "in"):
+        return None
+    operands = leaf.operand if isinstance(leaf.operand, list) else [leaf.operand]
+    if len(operands) > MAX_KEYED_SET:
+        return None
+    values = (_value(leaf, text) for text in operands)
+    # No agent has a number with a fraction; one that is whole, as 42.0, equals its integer.
+    whole = (int(value) if isinstance(value, Decimal) and value == int(value) else value for value in values)
+    return frozenset((leaf.column, value) for value in whole if not isinstance(value, Decimal))
+
+
+def _best(found: Collection[frozenset[Key] | None]) -> frozenset[Key] | None:
+    """The keys that promise the fewest candidates: judged by their least selective column, then by their number."""
+    return min(
+        (keys for keys in found if keys is not None),
+        key=lambda keys: (max((_RANK[column] for column, _ in keys), default=-1), len(keys)),
+        default=None,
+    )

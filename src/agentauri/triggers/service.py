@@ -1,0 +1,228 @@
+"""The one door to what users want to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from uuid import uuid4
+
+import msgspec
+from msgspec import UNSET
+
+from agentauri.actions import Action, ActionService, DeliveryService, TriggerFacts
+from agentauri.breaker import BreakerService
+from agentauri.database import Transaction
+from agentauri.errors import Invalid
+from agentauri.triggers import drafts
+from agentauri.triggers import trigger_store as store
+from agentauri.triggers.errors import TriggerNotFound, UnsupportedChain
+from agentauri.triggers.trigger_store import StoredTrigger
+from agentauri.triggers.types import (
+    BreakerPatch,
+    BreakerSummary,
+    Prepared,
+    Trigger,
+    TriggerBreaker,
+    TriggerDetail,
+    TriggerDraft,
+    TriggerFilter,
+    TriggerPatch,
+)
+from agentauri.types import OrganizationId, Page, Paged, TriggerId, UserId, utc_now
+
+ANYONE = OrganizationId("")
+
+
+class TriggerService:
+    """`chains` are the ids that a trigger may be bound to; None allows any."""
+
+    def __init__(
+        self,
+        actions: ActionService,
+        deliveries: DeliveryService,
+        breakers: BreakerService,
+        chains: Collection[int] | None = None,
+    ) -> None:
+        self._actions = actions
+        self._deliveries = deliveries
+        self._breakers = breakers
+        self._chains = chains
+
+    async def prepare(self, wanted: TriggerDraft | TriggerPatch, organization_id: OrganizationId = ANYONE) -> Prepared:
+        """Check what can be checked without the database. May ask name servers, so never inside a transaction.
+
+        Raises:
+            Invalid: naming every refused field.
+        """
+        faults = drafts.faults_of(wanted, self._chains)
+        try:
+            drafts.condition_of(wanted, None, utc_now())
+        except Invalid as error:
+            faults += error.errors
+        checked = None
+        if wanted.actions is not UNSET:
+            try:
+                checked = await self._actions.check(wanted.actions, organization_id)
+            except Invalid as error:
+                faults += error.errors
+        if faults:
+            kind = UnsupportedChain if {fault.field for fault in faults} == {"chain_id"} else Invalid
+            raise kind.fields(*faults)
+        return Prepared(wanted=wanted, actions=checked)
+
+    async def create(
+        self, tx: Transaction, organization_id: OrganizationId, user_id: UserId, prepared: Prepared
+    ) -> TriggerDetail:
+        """Make a trigger with all its parts. It sees events from now on; signing secrets are shown this once."""
+        wanted = prepared.wanted
+        assert isinstance(wanted, TriggerDraft)
+        trigger_id = TriggerId(str(uuid4()))
+        await store.insert(
+            tx,
+            {
+                "id": trigger_id,
+                "organization_id": organization_id,
+                "user_id": user_id,
+                "environment": wanted.environment,
+                "condition": drafts.condition_of(wanted, None, utc_now()) or drafts.NOTHING,
+                **drafts.columns_of(wanted, None),
+            },
+        )
+        actions = await self._actions.create(tx, trigger_id, prepared.actions or ())
+        return await self._detail(tx, await self._stored(tx, organization_id, trigger_id), actions)
+
+    async def get(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> TriggerDetail:
+        """Raises: TriggerNotFound, also where it is another organization's."""
+        return await self._detail(tx, await self._stored(tx, organization_id, trigger_id))
+
+    async def list(
+        self, tx: Transaction, organization_id: OrganizationId, wanted: TriggerFilter, page: Page
+    ) -> Paged[Trigger]:
+        rows, total = await store.page(tx, organization_id, wanted, page)
+        found = [_trigger(row) for row in rows]
+        return Paged(data=found, total=total, has_more=page.offset + len(found) < total)
+
+    async def update(
+        self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId, prepared: Prepared
+    ) -> TriggerDetail:
+        """Change what is given; `conditions` and `actions` replace the whole set, where a known id stays itself.
+
+        Any change raises the version. Switching off keeps deliveries that wait; switching on lets them go, and the
+        trigger sees events from now on.
+
+        Raises:
+            TriggerNotFound
+            Invalid: the parts do not fit together, or name what is not there.
+        """
+        wanted = prepared.wanted
+        assert isinstance(wanted, TriggerPatch)
+        await store.lock_catalog(tx)
+        stored = await self._stored(tx, organization_id, trigger_id)
+        columns = drafts.columns_of(wanted, stored)
+        condition = drafts.condition_of(wanted, stored, utc_now())
+        if condition is not None:
+            columns |= {"condition": condition, "invalid_reason": None}
+        switched = columns.get("enabled")
+        if columns or prepared.actions is not None:
+            await store.update(tx, trigger_id, columns, restart=switched is True)
+        made = None
+        if prepared.actions is not None:
+            before = {action.id for action in await self._actions_of(tx, trigger_id)}
+            made = await self._actions.replace(tx, trigger_id, prepared.actions)
+            gone = before.difference(action.id for action in made)
+            if gone:
+                await self._deliveries.skip_pending(tx, trigger_id, "action_deleted", gone)
+        if switched is True:
+            await self._deliveries.unpause(tx, trigger_id)
+        elif switched is False:
+            await self._deliveries.pause(tx, trigger_id)
+        return await self._detail(tx, await self._stored(tx, organization_id, trigger_id), made)
+
+    async def delete(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> None:
+        """End a trigger: its state goes, what waits is skipped, its history stays.
+
+        Raises:
+            TriggerNotFound
+        """
+        await store.lock_catalog(tx)
+        await self._stored(tx, organization_id, trigger_id)
+        await store.delete(tx, trigger_id)
+        await self._deliveries.skip_pending(tx, trigger_id, "trigger_deleted")
+        await self._breakers.forget(tx, [trigger_id])
+
+    async def facts(self, tx: Transaction, trigger_ids: Collection[TriggerId]) -> dict[TriggerId, TriggerFacts]:
+        """What sending needs to know of triggers; those that are gone are absent."""
+        return {
+            row.id: TriggerFacts(
+                id=row.id,
+                name=row.name,
+                version=row.version,
+                organization_id=OrganizationId(row.organization_id),
+                enabled=row.enabled,
+                on_open=row.on_open,
+                breaker=drafts.breaker_config(row.circuit_breaker_config),
+            )
+            for row in await store.facts(tx, trigger_ids)
+        }
+
+    async def breaker(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> TriggerBreaker:
+        """Raises: TriggerNotFound."""
+        stored = await self._stored(tx, organization_id, trigger_id)
+        config = drafts.breaker_config(stored.circuit_breaker_config)
+        return TriggerBreaker(_trigger(stored), await self._breakers.get(tx, trigger_id), config)
+
+    async def configure_breaker(
+        self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId, patch: BreakerPatch
+    ) -> TriggerBreaker:
+        """
+        Raises:
+            TriggerNotFound
+            Invalid: nothing is given, or a value out of its range.
+        """
+        await store.lock_catalog(tx)
+        stored = await self._stored(tx, organization_id, trigger_id)
+        before = drafts.breaker_config(stored.circuit_breaker_config)
+        config = drafts.patched_config(before, patch)
+        if config != before:
+            columns = {"circuit_breaker_config": msgspec.json.encode(config).decode()}
+            await store.update(tx, trigger_id, columns, restart=False)
+            await self._breakers.configure(tx, trigger_id, config)
+        return await self.breaker(tx, organization_id, trigger_id)
+
+    async def reset_breaker(
+        self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId
+    ) -> TriggerBreaker:
+        """Close it by hand; the dispatcher then releases what it held.
+
+        Raises:
+            TriggerNotFound
+        """
+        await self._stored(tx, organization_id, trigger_id)
+        await self._breakers.reset(tx, trigger_id)
+        return await self.breaker(tx, organization_id, trigger_id)
+
+    async def _stored(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> StoredTrigger:
+        stored = await store.get(tx, organization_id, trigger_id)
+        if stored is None:
+            raise TriggerNotFound
+        return stored
+
+    async def _actions_of(self, tx: Transaction, trigger_id: TriggerId) -> Sequence[Action]:
+        return (await self._actions.of(tx, [trigger_id])).get(trigger_id, [])
+
+    async def _detail(
+        self, tx: Transaction, stored: StoredTrigger, actions: Sequence[Action] | None = None
+    ) -> TriggerDetail:
+        """`actions` are those that were just written, with what is only shown once."""
+        if actions is None:
+            actions = await self._actions_of(tx, stored.id)
+        breaker = await self._breakers.get(tx, stored.id)
+        return TriggerDetail(
+            **drafts.shown(stored),
+            conditions=drafts.shown_conditions(stored),
+            actions=sorted(actions, key=lambda action: (action.priority, action.id)),
+            circuit_breaker=BreakerSummary(breaker.state, breaker.failure_count),
+        )
+
+
+def _trigger(stored: StoredTrigger) -> Trigger:
+    return Trigger(**drafts.shown(stored))

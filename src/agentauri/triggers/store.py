@@ -1,0 +1,215 @@
+"""SQL of the evaluator and of the index. What callers configure has `configuration.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+import asyncpg
+import msgspec
+from msgspec import Struct
+
+from agentauri.database import Transaction
+from agentauri.events import COLUMNS, Event, select_list
+from agentauri.types import ChainId, EventSeq, TriggerId
+
+_OWN = len(COLUMNS)
+
+
+class Resume(Struct, frozen=True):
+    """How far an event with very many matches has got: written up to trigger `after`, in the order of their ids."""
+
+    after: str = ""
+    matched: int = 0
+    deliveries: int = 0
+    spent_ms: int = 0
+
+
+_decode_resume = msgspec.json.Decoder(Resume).decode
+
+
+class Row:
+    """One queue row with its event. `again` says that the event was evaluated before."""
+
+    __slots__ = ("_record", "again", "chain_id", "event_seq", "kind", "position", "resume", "trigger_id")
+
+    def __init__(self, record: asyncpg.Record) -> None:
+        self._record = record
+        self.position: int = record[_OWN]
+        self.event_seq: EventSeq = record[_OWN + 1]
+        self.chain_id: ChainId = record[_OWN + 2]
+        self.kind: str = record[_OWN + 3]
+        self.trigger_id: TriggerId | None = record[_OWN + 4]
+        resume: str | None = record[_OWN + 5]
+        self.resume = None if resume is None else _decode_resume(resume)
+        self.again: bool = record[_OWN + 6]
+
+    @property
+    def event_id(self) -> str | None:
+        """None where somebody deleted the event."""
+        return self._record["id"]  # type: ignore[no-any-return]
+
+    def event(self) -> Event:
+        """Decoded here and not before, so that an event which cannot be is a failure of its own."""
+        return Event.from_row(self._record)
+
+
+class Taken(NamedTuple):
+    """`version` is the catalog's in the very snapshot of the rows."""
+
+    version: int
+    rows: list[Row]
+
+
+async def lock_lane(tx: Transaction, chain_id: ChainId) -> bool:
+    """Have this lane to ourselves until the transaction ends; False when another evaluator has it.
+
+    The plans of this transaction are made for the tables as they are: a plan that was cached while a table was empty
+    reads it from end to end once it is large.
+    """
+    locked: bool = await tx.fetchval(
+        """SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))
+           FROM set_config('plan_cache_mode', 'force_custom_plan', true)""",
+        f"agentauri evaluator {chain_id}",
+    )
+    return locked
+
+
+async def take(tx: Transaction, chain_id: ChainId, floor: int, limit: int) -> Taken:
+    """The first rows of a lane, locked."""
+    return await _take(tx, "chain_id = $1 AND due_at IS NULL AND position >= $2", limit, chain_id, floor)
+
+
+async def take_again(tx: Transaction, positions: Sequence[int]) -> Taken:
+    """These rows, as far as nobody has dealt with them."""
+    return await _take(tx, "position = ANY($1::bigint[]) AND due_at IS NULL", len(positions), positions)
+
+
+async def _take(tx: Transaction, which: str, limit: int, *arguments: object) -> Taken:
+    records = await tx.fetch(
+        f"""WITH taken AS (
+                SELECT position, event_seq, chain_id, kind, trigger_id, resume FROM event_queue
+                WHERE {which} ORDER BY position LIMIT {limit:d} FOR UPDATE SKIP LOCKED
+            )
+            SELECT {select_list("e")}, t.position, t.event_seq, t.chain_id, t.kind, t.trigger_id, t.resume,
+                   p.event_seq IS NOT NULL, c.version
+            FROM taken t CROSS JOIN trigger_catalog c
+            LEFT JOIN events e ON e.seq = t.event_seq
+            LEFT JOIN processed_events p ON p.event_seq = t.event_seq
+            ORDER BY t.position""",  # noqa: S608 (our own words; the limit stands in the text so that plans know it)
+        *arguments,
+    )
+    return Taken(records[0][_OWN + 7] if records else 0, [Row(record) for record in records])
+
+
+async def remember(tx: Transaction, resumes: Mapping[int, Resume]) -> None:
+    """Note how far rows have got that stay in the queue."""
+    await tx.run(
+        """UPDATE event_queue q SET resume = r.resume
+           FROM unnest($1::bigint[], $2::jsonb[]) AS r (position, resume) WHERE q.position = r.position""",
+        list(resumes),
+        [msgspec.json.encode(resume).decode() for resume in resumes.values()],
+    )
+
+
+async def postpone(tx: Transaction, positions: Sequence[int]) -> None:
+    """Let rows come again in a second, without counting it as a failure."""
+    await tx.run(
+        "UPDATE event_queue SET due_at = clock_timestamp() + interval '1 second' WHERE position = ANY($1::bigint[])",
+        positions,
+    )
+
+
+async def unsettled_chains(tx: Transaction) -> list[ChainId]:
+    rows = await tx.fetch("SELECT DISTINCT chain_id FROM events WHERE retracted_at IS NOT NULL AND settled_at IS NULL")
+    return [row[0] for row in rows]
+
+
+async def notifying(tx: Transaction, trigger_ids: Collection[TriggerId]) -> set[TriggerId]:
+    """Those of the triggers whose owners want to hear that the chain took an event back."""
+    rows = await tx.fetch(
+        "SELECT id FROM triggers WHERE id = ANY($1::text[]) AND on_reorg = 'notify'", list(trigger_ids)
+    )
+    return {row[0] for row in rows}
+
+
+async def idle_for(tx: Transaction, seconds: float) -> bool:
+    """Whether no evaluator at all has finished an event for so long."""
+    active: bool = await tx.fetchval(
+        """SELECT EXISTS (SELECT FROM processed_events
+                          WHERE processed_at > clock_timestamp() - make_interval(secs => $1))""",
+        seconds,
+    )
+    return not active
+
+
+class TriggerRow(NamedTuple):
+    """A trigger as the index reads it; jsonb as text."""
+
+    id: TriggerId
+    organization_id: str
+    version: int
+    environment: Literal["live", "test"]
+    chain_id: int | None
+    registry: str | None
+    enabled: bool
+    condition: str
+    fire_at: str
+    cooldown_seconds: int
+    start_seq: int
+    start_blocks: str
+    created: int
+    invalid_reason: str | None
+
+
+_TRIGGER = """id, organization_id, version, environment, chain_id, registry, enabled, condition, fire_at,
+              cooldown_seconds, start_seq, start_blocks, extract(epoch FROM created_at)::bigint AS created,
+              invalid_reason"""
+
+
+class Changes(NamedTuple):
+    """What has changed since a version; `ids` may be cut at the limit that was asked for."""
+
+    version: int
+    moment: datetime
+    ids: list[TriggerId]
+
+
+async def changes(tx: Transaction, since: int, limit: int) -> Changes:
+    record = await tx.fetchrow(
+        """SELECT version, clock_timestamp(), ARRAY(
+               SELECT DISTINCT trigger_id FROM trigger_changes WHERE version > $1 LIMIT $2)
+           FROM trigger_catalog""",
+        since,
+        limit,
+    )
+    assert record is not None
+    return Changes(*record)
+
+
+async def trigger_rows(tx: Transaction, trigger_ids: Collection[TriggerId]) -> list[TriggerRow]:
+    records = await tx.fetch(f"SELECT {_TRIGGER} FROM triggers WHERE id = ANY($1::text[])", list(trigger_ids))  # noqa: S608
+    return [TriggerRow(*record) for record in records]
+
+
+async def trigger_page(tx: Transaction, after: str, limit: int) -> list[TriggerRow]:
+    """Triggers that might fire, in the order of their ids, to stream all of them."""
+    records = await tx.fetch(
+        f"""SELECT {_TRIGGER} FROM triggers
+            WHERE id > $1 AND enabled AND condition <> 'null'::jsonb ORDER BY id LIMIT $2""",  # noqa: S608
+        after,
+        limit,
+    )
+    return [TriggerRow(*record) for record in records]
+
+
+async def mark_invalid(tx: Transaction, reasons: Mapping[TriggerId, str | None]) -> None:
+    """Write down why triggers cannot run, or that they can again; rows that say so already are not touched."""
+    await tx.run(
+        """UPDATE triggers t SET invalid_reason = r.reason
+           FROM unnest($1::text[], $2::text[]) AS r (id, reason)
+           WHERE t.id = r.id AND t.invalid_reason IS DISTINCT FROM r.reason""",
+        list(reasons),
+        list(reasons.values()),
+    )

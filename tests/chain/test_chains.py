@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from agentauri.chain import load_chains
+from agentauri.config import ChainSettings, Config, ConfigError, RpcConfig
+from agentauri.types import ChainId, Secret
+
+BASE_SEPOLIA = ChainId(84532)
+
+
+def with_chains(config: Config, *chains: ChainSettings) -> Config:
+    return replace(config, chains=chains)
+
+
+def settings(chain_id: int, **changes: object) -> ChainSettings:
+    return replace(ChainSettings(chain_id=chain_id, rpc_urls=(Secret("http://node.test"),)), **changes)
+
+
+def test_every_network_is_known_and_only_those_with_a_provider_are_enabled(config: Config) -> None:
+    chains = load_chains(with_chains(config, settings(84532)))
+
+    assert len(chains) == 56
+    assert [chain.id for chain in chains.values() if chain.enabled] == [BASE_SEPOLIA]
+    assert chains[BASE_SEPOLIA].name == "Base Sepolia"
+    assert chains[BASE_SEPOLIA].start_block == 37174254
+    assert chains[ChainId(8453)].identity == "0x8004a169fb4a3325136eb29fa0ceb6d2e539a432"
+    assert chains[BASE_SEPOLIA].identity == "0x8004a818bfb912233c491871b3d84c89a494bd9e"
+
+
+def test_every_network_has_what_an_indexer_needs(config: Config) -> None:
+    for chain in load_chains(config).values():
+        assert len(chain.registries) == 3
+        assert all(len(address) == 42 and address == address.lower() for address in chain.registries)
+        assert chain.block_time > 0
+        assert chain.finality_depth >= 64 or chain.local
+        assert chain.start_block is not None or chain.earliest > 0
+
+
+def test_settings_override_the_packaged_facts(config: Config) -> None:
+    identity = "0x" + "ab" * 20
+
+    chain = load_chains(
+        with_chains(config, settings(84532, start_block=0, finality_depth=7, identity=identity)),
+    )[BASE_SEPOLIA]
+
+    assert (chain.start_block, chain.finality, chain.finality_depth, chain.identity) == (0, "depth", 7, identity)
+    assert chain.reputation == "0x8004b663056a597dffe9eccc1965a193b7388713"
+
+
+def test_the_range_is_never_larger_than_the_setting_allows(config: Config) -> None:
+    chains = load_chains(replace(config, rpc=RpcConfig(max_range=500)))
+
+    assert chains[ChainId(143)].max_range == 500
+    assert load_chains(config)[ChainId(143)].max_range == 1_000
+
+
+def test_the_environment_adds_a_network_that_says_where_its_registries_are(config: Config) -> None:
+    chains = load_chains(with_chains(config, settings(424242, identity="0x" + "ab" * 20)))
+
+    assert chains[ChainId(424242)].name == "Chain 424242"
+    assert chains[ChainId(424242)].enabled
+
+
+def test_an_unknown_network_without_addresses_is_refused_by_the_name_of_the_variable(config: Config) -> None:
+    with pytest.raises(ConfigError, match="IDENTITY_ADDRESS_424242"):
+        load_chains(with_chains(config, settings(424242)))

@@ -1,0 +1,146 @@
+"""What the reference pages list is what the code has, no more and no less."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+from agentauri import metrics
+from agentauri.cli import main
+from agentauri.config import ROLES, _read, _Reader
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ROOT / "src" / "agentauri"
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+
+
+def page(name: str) -> str:
+    return (REFERENCE / name).read_text(encoding="utf-8")
+
+
+def variables(tmp_path: Path) -> set[str]:
+    """Every variable that is read; those of a chain end in `<id>`."""
+    values = {"AGENTAURI_DATA_DIR": str(tmp_path), "RPC_URLS_1": "https://a.example", "RPC_URL_2": "https://b.example"}
+    reader = _Reader(values)
+    _read(reader, ROLES)
+    names = {re.sub(r"_[0-9]+$", "_<id>", name) for name in reader.asked}
+    return {name for name in names if not name.endswith("_FILE")}
+
+
+def test_the_settings_page_lists_every_variable(tmp_path: Path) -> None:
+    first_cells = re.findall(r"^\| (`[^|]*) \|", page("settings.md"), re.MULTILINE)
+
+    listed = {name for cell in first_cells for name in re.findall(r"`([A-Z0-9_]+(?:<id>)?)`", cell)}
+
+    assert listed == variables(tmp_path)
+
+
+def test_the_example_file_lists_every_variable(tmp_path: Path) -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8")
+
+    listed = {re.sub(r"_[0-9]+$", "_<id>", name) for name in re.findall(r"^# ([A-Z0-9_]+)=", lines, re.MULTILINE)}
+
+    assert listed == variables(tmp_path)
+
+
+def test_the_example_file_shows_the_defaults(tmp_path: Path) -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^# ([A-Z0-9_]+)=(.+)$", lines, re.MULTILINE))
+    plain, told = _Reader({"AGENTAURI_DATA_DIR": str(tmp_path)}), _Reader({"AGENTAURI_DATA_DIR": str(tmp_path)} | shown)
+
+    assert _read(plain, ROLES) == _read(told, ROLES)
+    assert told.faults == []
+
+
+class Line(NamedTuple):
+    """A line that the sources log; `code` is empty where it has none."""
+
+    event: str
+    code: str
+
+
+def lines() -> Iterator[Line]:
+    for path in SOURCES.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match call:
+                case ast.Call(func=ast.Name(id="Alarm"), args=[ast.Constant(value=str(event)), _, *rest]):
+                    code = rest[0] if rest else None
+                case ast.Call(args=[ast.Constant(value=str(event)), *_]) if re.fullmatch(r"[a-z_]+\.[a-z_]+", event):
+                    if not re.search(r"\blog\b|\btell\b", ast.unparse(call.func)):
+                        continue
+                    code = next((keyword.value for keyword in call.keywords if keyword.arg == "code"), None)
+                case _:
+                    continue
+            yield Line(event, "" if code is None else ast.unparse(code).strip("f'"))
+
+
+def test_the_logs_page_lists_every_code() -> None:
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", page("logs.md"), re.MULTILINE))
+    logged = {line.code for line in lines()} - {"", "alarm.code"}
+    logged.remove("CIRCUIT_BREAKER_{state.upper()}")
+
+    assert listed == logged | {"CIRCUIT_BREAKER_HALF_OPEN", "CIRCUIT_BREAKER_CLOSED"}
+
+
+def test_the_logs_page_lists_every_event_without_a_code() -> None:
+    listed = set(re.findall(r"`([a-z_]+\.[a-z_]+)`", page("logs.md")))
+
+    assert {line.event for line in lines() if not line.code} <= listed
+
+
+def test_the_metrics_page_lists_every_metric() -> None:
+    listed = set(re.findall(r"^\| `(agentauri_[a-z_]+)` \| [a-z]+ \|", page("metrics.md"), re.MULTILINE))
+    families = metrics.REGISTRY.collect()
+
+    assert listed == {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+
+
+def test_alert_rules_use_metrics_that_exist() -> None:
+    rules = (ROOT / "docker" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8")
+
+    assert set(re.findall(r"\bagentauri_[a-z_]+", rules)) <= set(
+        re.findall(r"`(agentauri_[a-z_]+)`", page("metrics.md"))
+    )
+
+
+def test_the_commands_page_lists_every_command() -> None:
+    listed = set(re.findall(r"^\| `agentauri ([a-z-]+(?: [a-z]+)?)", page("cli.md"), re.MULTILINE))
+
+    assert listed == set(commands(main))
+
+
+def commands(group: click.Group, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        other = path.parent / file if file else path
+        assert other.exists(), f"{target} does not exist"
+        assert not anchor or anchor in anchors(other), f"{target} has no such heading"
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_code_block_is_closed(path: Path) -> None:
+    assert len(re.findall(r"^ *```", path.read_text(encoding="utf-8"), re.MULTILINE)) % 2 == 0

@@ -1,0 +1,191 @@
+"""The application on real services, and ways to talk to it: in process, or over a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import pytest
+
+from agentauri.accounts import ApiKeyService, KeyDraft, Organization
+from agentauri.app import Application, Stores, assemble
+from agentauri.config import Config, DatabaseConfig, RedisConfig, ServerConfig
+from agentauri.database import Database
+from agentauri.http import ComponentState, HttpServer, Services, create_app
+from agentauri.http.exchange import Layer
+from agentauri.types import Secret
+
+Serve = Callable[[Layer], Awaitable[str]]
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Api:
+    """One application, asked in process. `states` and `draining` are what it is told of its process."""
+
+    def __init__(self, house: Application) -> None:
+        self.house = house
+        self.states: dict[str, ComponentState] = {"database": "ok", "migrations": "ok", "redis": "ok"}
+        self.draining = False
+        self.peer = "127.0.0.1"
+        self.app = self.make_app()
+
+    def make_app(self, server: ServerConfig | None = None, environment: Any = "development") -> Layer:
+        house = self.house
+        return create_app(
+            Services(
+                server=server or house.config.server,
+                environment=environment,
+                version="0.0.0",
+                database=house.database,
+                keys=house.api_keys,
+                chains=house.chains,
+                events=house.events,
+                triggers=house.triggers,
+                deliveries=house.deliveries,
+                components=self._components,
+                stopping=lambda: self.draining,
+            )
+        )
+
+    async def _components(self) -> Mapping[str, ComponentState]:
+        return self.states
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent = {"host": "test", **(headers or {})}
+        if key is not None:
+            sent["X-API-Key"] = key
+        if json is not None:
+            body = _encode(json)
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+            sent["Content-Length"] = str(len(body))
+        return await self._call(method, path, sent, body or b"")
+
+    async def _call(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        parts = urlsplit(path)
+        scope: Any = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": parts.path,
+            "raw_path": quote(parts.path).encode(),
+            "query_string": quote(parts.query, safe="=&%:+").encode(),
+            "root_path": "",
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
+            "client": (self.peer, 4711),
+            "server": ("test", 80),
+            "state": {},
+        }
+        incoming = [{"type": "http.request", "body": body, "more_body": False}]
+        started: dict[str, Any] = {}
+        received = b""
+
+        async def receive() -> Any:
+            return incoming.pop() if incoming else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            nonlocal received
+            if message["type"] == "http.response.start":
+                started.update(message)
+            else:
+                received += message.get("body", b"")
+
+        await self.app(scope, receive, send)
+        given = {bytes(name).decode().title(): value.decode() for name, value in started["headers"]}
+        return Answer(started["status"], given, received)
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+@pytest.fixture
+async def house(config: Config, database_settings: DatabaseConfig, redis_url: str) -> AsyncIterator[Application]:
+    """Every service of a process, on this test's servers."""
+    stores = Stores(database_settings, RedisConfig(url=Secret(redis_url)), None)
+    async with assemble(config, stores) as application:
+        yield application
+
+
+@pytest.fixture
+def api(house: Application) -> Api:
+    return Api(house)
+
+
+@pytest.fixture
+def make_key(house: Application) -> Callable[..., Awaitable[str]]:
+    """A key of an organization, `acme` unless named, with all permissions but admin unless given."""
+
+    async def make(organization: str = "acme", **changes: Any) -> str:
+        async with house.database.transaction() as tx:
+            owner = await house.organizations.find_or_create(tx, organization)
+            values: dict[str, Any] = {"name": "k", "created_by": owner.owner_id}
+            values |= {"permissions": ("read", "write", "delete"), **changes}
+            return (await house.api_keys.create(tx, owner.id, KeyDraft(**values))).secret.reveal()
+
+    return make
+
+
+@pytest.fixture
+async def key(make_key: Callable[..., Awaitable[str]]) -> str:
+    return await make_key()
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Serve an application until the test ends; its base URL."""
+    stopping, running = asyncio.Event(), []
+
+    async def start(app: Layer) -> str:
+        server = HttpServer(app, ServerConfig(port=0))
+        running.append(asyncio.create_task(server.run(stopping)))
+        return f"http://127.0.0.1:{server.port}"
+
+    yield start
+    stopping.set()
+    await asyncio.gather(*running)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def send_raw() -> Callable[[str, bytes], Awaitable[bytes]]:
+    """Send bytes as they are; all that comes back until the server hangs up."""
+
+    async def talk(url: str, data: bytes) -> bytes:
+        host, _, port = url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(data)
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    return talk

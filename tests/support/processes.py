@@ -1,0 +1,198 @@
+"""The real process, as often as a test likes: forked from one that has imported everything already.
+
+Starting Python and importing the whole house takes longer than what most of these tests do. A nursery process imports
+once and forks a child for each start; the child runs the command as if typed, in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class Nursery:
+    """Forks children that are born with every import done."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def start(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> Child:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        request = {"arguments": arguments, "environment": dict(environment), "log": str(log)}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Child(int(self._process.stdout.readline()), log)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+
+class Child:
+    """A running `agentauri`, its log in a file. Killed on leaving, if it is still there."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self.pid = pid
+        self.log = log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def alive(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, negative for a signal; None while it runs."""
+        path = self.log.with_suffix(f".{self.pid}.exit")
+        return int(path.read_text()) if path.exists() else None
+
+    def signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it has logged so far; output that is no JSON is left out."""
+        found = []
+        for line in self.log.read_text().splitlines() if self.log.exists() else []:
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return [line for line in found if isinstance(line, dict)]
+
+    async def ended(self, seconds: float = 30.0) -> int | None:
+        await until(lambda: not self.alive and self.exit_code is not None, seconds, "the process to end")
+        return self.exit_code
+
+    async def logged(self, seconds: float = 30.0, **fields: object) -> dict[str, object]:
+        """The first line that has these fields, once it is there."""
+
+        def match() -> dict[str, object] | None:
+            return next((line for line in self.lines() if fields.items() <= line.items()), None)
+
+        found: dict[str, object] | None = None
+
+        def there() -> bool:
+            nonlocal found
+            found = match()
+            return found is not None
+
+        await until(there, seconds, f"a log line with {fields}; the log ends: {self.log.read_text()[-2000:]}")
+        assert found is not None
+        return found
+
+    async def port(self, seconds: float = 30.0) -> int:
+        """The port that it serves HTTP on, once it does."""
+        line = await self.logged(seconds, event="http.listening")
+        return int(str(line["port"]))
+
+
+async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for something outside this process, which cannot be stepped."""
+    async with asyncio.timeout(seconds):
+        try:
+            while not condition():  # noqa: ASYNC110 (it happens in another process, which sets no event of ours)
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            raise AssertionError(f"waited {seconds} s in vain for {what}") from None
+
+
+@contextmanager
+def nursery() -> Iterator[Nursery]:
+    opened = Nursery()
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _serve_requests() -> None:
+    """The nursery itself."""
+    import agentauri.console  # noqa: F401 (imported late by the commands)
+    from agentauri import faults
+    from agentauri.cli import main
+
+    for request in sys.stdin:
+        order = json.loads(request)
+        # A middle process waits for the child, so that its exit code is kept and no zombie stays.
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.close(read)
+            child = os.fork()
+            if child == 0:
+                os.close(write)
+                _become(order, lambda: importlib.reload(faults), main)
+            os.write(write, f"{child}\n".encode())
+            os.close(write)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            path = Path(order["log"]).with_suffix(f".{child}.exit")
+            path.with_suffix(".part").write_text(str(code))
+            path.with_suffix(".part").rename(path)
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as answer:
+            print(answer.readline().strip(), flush=True)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _become(order: dict[str, object], rearm: Callable[[], object], main: Callable[..., object]) -> None:
+    """Turn this fork into the command; never returns."""
+    log = os.open(str(order["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.clear()
+    os.environ.update(order["environment"])  # type: ignore[call-overload]  # strings, from our own JSON
+    os.chdir(os.environ.get("PWD", "/"))
+    rearm()
+    code = 1
+    try:
+        main(order["arguments"], standalone_mode=True)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve_requests()
