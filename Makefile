@@ -26,7 +26,7 @@ check: .venv/.ready ## the static part: ruff, mypy, import-linter
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check -q .
 	@$(PY) -m mypy
-	@$(PY) -c 'import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())'
+	@$(PY) -c 'import sys; from importlinter.cli import lint_imports_command as run; run()'
 
 tests: setup
 	@$(PY) -m pytest -m "not soak" $(ARGS)

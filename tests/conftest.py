@@ -7,7 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from agentauri.database import Database, Transaction
 from agentauri.embedded import DATABASE, Embedded
 from agentauri.migrations import migrate
 from agentauri.types import Secret
+from support.processes import Child, Nursery
+from support.processes import nursery as open_nursery
 from support.receiver import Receiver
 
 TEMPLATE = "template_agentauri"
@@ -164,6 +166,38 @@ async def receiver() -> AsyncIterator[Receiver]:
     """A web server of a customer's: records what it gets, answers what the test says."""
     async with Receiver.open() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts real processes from one that has imported everything."""
+    with open_nursery() as opened:
+        yield opened
+
+
+@pytest.fixture
+def serve(nursery: Nursery, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Start `agentauri serve` on this test's stores; keyword arguments are further settings. Killed at the end."""
+    children: list[Child] = []
+
+    def start(*arguments: str, **settings: str) -> Child:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PWD": str(tmp_path),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "ENVIRONMENT": "development",
+            "AGENTAURI_DATA_DIR": str(tmp_path / "data"),
+            "SERVER_PORT": "0",
+            **settings,
+        }
+        child = nursery.start(["serve", *arguments], environment, tmp_path / f"serve-{len(children)}.log")
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
 
 
 @pytest.fixture

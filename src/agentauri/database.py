@@ -176,8 +176,8 @@ class Database:
                 async with self._connection() as connection:
                     raw = await _driver(connection)
                     tx = Transaction(connection, raw)
-                    await raw.execute("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off")
                     try:
+                        await raw.execute("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off")
                         yield tx
                     except BaseException:
                         await _roll_back(connection, raw)

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import redis.asyncio
+from hypothesis import settings
 
 from agentauri.actions import (
     ActionDraft,
@@ -34,6 +35,9 @@ from agentauri.database import Database, Transaction
 from agentauri.sealing import Sealer
 from agentauri.types import ActionId, ChainId, DeliveryId, EventSeq, OrganizationId, TriggerId
 from support.receiver import Receiver
+
+settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.load_profile("patient")
 
 LABELS = {ChainId(84532): ChainLabel("Base Sepolia", "https://sepolia.basescan.org")}
 
@@ -188,13 +192,13 @@ class World:
 
 
 @pytest.fixture
-def settings() -> DispatcherConfig:
+def tuning() -> DispatcherConfig:
     return DispatcherConfig(allow_insecure_targets=True)
 
 
 @pytest.fixture
-def guard(settings: DispatcherConfig) -> Guard:
-    return Guard(allow_insecure=settings.allow_insecure_targets, blocked_ports=settings.blocked_ports)
+def guard(tuning: DispatcherConfig) -> Guard:
+    return Guard(allow_insecure=tuning.allow_insecure_targets, blocked_ports=tuning.blocked_ports)
 
 
 @pytest.fixture
@@ -204,8 +208,8 @@ async def outbound(guard: Guard) -> AsyncIterator[Outbound]:
 
 
 @pytest.fixture
-def actions(outbound: Outbound, settings: DispatcherConfig) -> ActionService:
-    return ActionService(Sealer((b"k" * 32,)), make_channels(outbound, webhook_timeout=settings.webhook_timeout))
+def actions(outbound: Outbound, tuning: DispatcherConfig) -> ActionService:
+    return ActionService(Sealer((b"k" * 32,)), make_channels(outbound, webhook_timeout=tuning.webhook_timeout))
 
 
 @pytest.fixture
@@ -234,7 +238,11 @@ MakeDispatcher = Callable[..., Dispatcher]
 
 @pytest.fixture
 def make_dispatcher(
-    database: Database, queue: Queue, actions: ActionService, breakers: BreakerService, settings: DispatcherConfig
+    database: Database,
+    queue: Queue,
+    actions: ActionService,
+    breakers: BreakerService,
+    tuning: DispatcherConfig,
 ) -> MakeDispatcher:
     def make(**changes: Any) -> Dispatcher:
         parts: dict[str, Any] = {
@@ -244,7 +252,7 @@ def make_dispatcher(
             "actions": actions,
             "load_subjects": load_subjects,
             "chains": LABELS,
-            "config": settings,
+            "config": tuning,
             "instance": "test-1",
         }
         return Dispatcher(**(parts | changes))

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-import standardwebhooks
-
 from agentauri.actions import Dispatcher
-from support.receiver import Answer
 
 from .conftest import World
 

@@ -33,7 +33,7 @@ async def test_a_reorg_is_followed_when_the_only_provider_repeats_it(
     chain.fork(5)
     chain.mine(transaction(logs.registered(777)), count=6)
 
-    assert await indexer.step() is Step.IDLE
+    assert await indexer.step() is Step.DOUBTFUL
     assert await rows(database, "SELECT count(*) FROM events WHERE retracted_at IS NOT NULL") == [(0,)]
     assert await indexer.step() is Step.REORGED
 
@@ -90,7 +90,7 @@ async def test_a_second_provider_that_cannot_say_confirms_nothing(
     chain.mine(count=5)
     second.lag = 10
 
-    assert {await indexer.step() for _ in range(4)} <= {Step.IDLE, Step.RETRY}
+    assert {await indexer.step() for _ in range(4)} <= {Step.DOUBTFUL, Step.RETRY}
 
     assert (await checkpoint(database))["last_block_number"] == 40
     second.lag = 0

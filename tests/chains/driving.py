@@ -40,6 +40,12 @@ async def drain(indexer: Indexer, most: int = 100) -> list[Step]:
     raise AssertionError(f"not idle after {most} steps, the last of them {steps[-10:]}")
 
 
+def wake(indexer: Indexer) -> None:
+    """End every provider's rest."""
+    for provider in indexer._providers:
+        provider.health.resting_until = 0.0
+
+
 async def rows(database: Database, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
     async with database.transaction() as tx:
         return [tuple(row) for row in await tx.fetch(sql, *arguments)]
@@ -54,17 +60,18 @@ async def canonical_events(database: Database) -> list[tuple[str, str, int, str]
     )
 
 
-async def contents(database: Database) -> list[tuple[str, str, bytes, bytes]]:
+async def contents(database: Database, chain_id: int | None = None) -> list[tuple[str, str, bytes, bytes]]:
     """Transaction and content of every log that stands, event or not, in the chain's order."""
     return await rows(
         database,
         """SELECT transaction_hash, contract_address, topics, data FROM (
                SELECT block_number, log_index, transaction_hash, contract_address, topics, data FROM events
-               WHERE retracted_at IS NULL
+               WHERE retracted_at IS NULL AND chain_id = coalesce($1, chain_id)
                UNION ALL
                SELECT block_number, log_index, transaction_hash, address, topics, data FROM raw_logs
-               WHERE retracted_at IS NULL) AS stored
+               WHERE retracted_at IS NULL AND chain_id = coalesce($1, chain_id)) AS stored
            ORDER BY block_number, log_index""",
+        chain_id,
     )
 
 

@@ -19,7 +19,7 @@ def statements() -> list[tuple[str, str]]:
     found = []
     for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
-        shown = re.findall(r'-c "([^"]+)"', text) + re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+        shown = re.findall(r'psql -c "([^"]+)"', text) + re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
         for block in shown:
             lines = [line for line in block.splitlines() if not line.lstrip().startswith("--")]
             found += [(path.name, part.strip()) for part in "\n".join(lines).split(";") if part.strip()]

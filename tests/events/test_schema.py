@@ -140,9 +140,9 @@ async def test_no_text_is_too_long_or_odd_for_an_event(tx: Transaction) -> None:
         ("e", {"created_at": datetime(2014, 12, 31, tzinfo=UTC)}),
     ],
 )
-async def test_what_no_event_can_be_is_refused(database: Database, event_id: str, columns: dict[str, object]) -> None:
+async def test_what_no_event_can_be_is_refused(tx: Transaction, event_id: str, columns: dict[str, object]) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
-        async with database.transaction() as tx:
+        async with tx.savepoint():
             await insert_by_hand(tx, event_id, **columns)
 
 
@@ -239,13 +239,11 @@ async def test_catalog_numbers_appear_in_commit_order(database: Database) -> Non
         assert await changed(tx) == {(1, "first"), (2, "second")}
 
 
-async def test_audit_rows_are_changed_by_nobody_and_deleted_by_retention_alone(database: Database) -> None:
-    async with database.transaction() as tx:
-        await tx.run("INSERT INTO audit_log (event, actor_type) VALUES ('api_key.created', 'system')")
+async def test_audit_rows_are_changed_by_nobody_and_deleted_by_retention_alone(tx: Transaction) -> None:
+    await tx.run("INSERT INTO audit_log (event, actor_type) VALUES ('api_key.created', 'system')")
     for statement in ("UPDATE audit_log SET event = 'x'", "DELETE FROM audit_log", "TRUNCATE audit_log"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
-            async with database.transaction() as tx:
+            async with tx.savepoint():
                 await tx.run(statement)
-    async with database.transaction() as tx:
-        await tx.run("SET LOCAL agentauri.retention = 'on'")
-        assert await tx.run("DELETE FROM audit_log") == 1
+    await tx.run("SET LOCAL agentauri.retention = 'on'")
+    assert await tx.run("DELETE FROM audit_log") == 1

@@ -9,7 +9,7 @@ import pytest
 
 from agentauri.database import Database, Transaction
 from agentauri.errors import Invalid
-from agentauri.events import EventFilter, EventNotFound, EventService, listing
+from agentauri.events import EventFilter, EventNotFound, EventService, SearchTooSlow, listing
 from agentauri.types import ChainId, EventId, Page
 from support.events import insert_by_hand
 
@@ -162,6 +162,18 @@ async def test_a_total_is_counted_so_far_and_no_further(tx: Transaction) -> None
     await tx.run(insert, listing.COUNTED + 1, listing.COUNTED + 1)
     page = await events.search(tx, EventFilter(), Page(limit=1))
     assert (page.total, page.total_is_exact) == (listing.COUNTED, False)
+
+
+async def test_a_search_that_takes_too_long_is_given_up(tx: Transaction, monkeypatch: pytest.MonkeyPatch) -> None:
+    await tx.run(
+        """INSERT INTO events (id, chain_id, block_number, block_hash, transaction_hash, log_index, registry,
+                               event_type, timestamp, tag1)
+           SELECT 'e' || n, 1, 1, '0xb', '0xt', 0, 'identity', 'Registered', 1, 'common'
+           FROM generate_series(1, 5000) n"""
+    )
+    monkeypatch.setattr(listing, "SEARCH_SECONDS", 0.001)
+    with pytest.raises(SearchTooSlow):
+        await ids(tx, search="common")
 
 
 async def test_a_list_by_arrival_ends_before_a_number_that_may_yet_be_filled(database: Database) -> None:

@@ -11,10 +11,9 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import pytest
 
-from agentauri.accounts import ApiKeyService, KeyDraft, Organization
+from agentauri.accounts import KeyDraft
 from agentauri.app import Application, Stores, assemble
 from agentauri.config import Config, DatabaseConfig, RedisConfig, ServerConfig
-from agentauri.database import Database
 from agentauri.http import ComponentState, HttpServer, Services, create_app
 from agentauri.http.exchange import Layer
 from agentauri.types import Secret

@@ -11,10 +11,12 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -85,7 +87,7 @@ class Child:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while self.alive and time.monotonic() < deadline:
+        while self.exit_code is None and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def lines(self) -> list[dict[str, object]]:
@@ -97,7 +99,7 @@ class Child:
         return [line for line in found if isinstance(line, dict)]
 
     async def ended(self, seconds: float = 30.0) -> int | None:
-        await until(lambda: not self.alive and self.exit_code is not None, seconds, "the process to end")
+        await until(lambda: self.exit_code is not None, seconds, f"the process to end that logs to {self.log}")
         return self.exit_code
 
     async def logged(self, seconds: float = 30.0, **fields: object) -> dict[str, object]:
@@ -113,7 +115,7 @@ class Child:
             found = match()
             return found is not None
 
-        await until(there, seconds, f"a log line with {fields}; the log ends: {self.log.read_text()[-2000:]}")
+        await until(there, seconds, f"a log line with {fields} in {self.log}")
         assert found is not None
         return found
 
@@ -123,14 +125,15 @@ class Child:
         return int(str(line["port"]))
 
 
-async def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float, what: str) -> None:
     """Wait for something outside this process, which cannot be stepped."""
-    async with asyncio.timeout(seconds):
-        try:
-            while not condition():  # noqa: ASYNC110 (it happens in another process, which sets no event of ours)
-                await asyncio.sleep(0.01)
-        except asyncio.CancelledError:
-            raise AssertionError(f"waited {seconds} s in vain for {what}") from None
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
+        await asyncio.sleep(0.01)
 
 
 @contextmanager
@@ -147,15 +150,20 @@ def _serve_requests() -> None:
     import agentauri.console  # noqa: F401 (imported late by the commands)
     from agentauri import faults
     from agentauri.cli import main
+    from agentauri.embedded import die_with
 
+    nursery_dies = die_with(os.getpid(), signal.SIGKILL)
     for request in sys.stdin:
         order = json.loads(request)
         # A middle process waits for the child, so that its exit code is kept and no zombie stays.
         read, write = os.pipe()
         if os.fork() == 0:
             os.close(read)
+            _arrange(nursery_dies)
+            middle_dies = die_with(os.getpid(), signal.SIGKILL)
             child = os.fork()
             if child == 0:
+                _arrange(middle_dies)
                 os.close(write)
                 _become(order, lambda: importlib.reload(faults), main)
             os.write(write, f"{child}\n".encode())
@@ -173,6 +181,12 @@ def _serve_requests() -> None:
                 pass
 
 
+def _arrange(death: Callable[[], None] | None) -> None:
+    """Nobody is left behind when the tests are killed: each generation goes with the one before."""
+    if death is not None:
+        death()
+
+
 def _become(order: dict[str, object], rearm: Callable[[], object], main: Callable[..., object]) -> None:
     """Turn this fork into the command; never returns."""
     log = os.open(str(order["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -188,6 +202,8 @@ def _become(order: dict[str, object], rearm: Callable[[], object], main: Callabl
         main(order["arguments"], standalone_mode=True)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import redis.asyncio
-from agentauri.triggers import Catalog, Evaluator, TriggerService
 from msgspec.structs import replace
 
 from agentauri.actions import ActionService, DeliveryService, Guard, Outbound, Queue, make_channels
@@ -16,6 +15,7 @@ from agentauri.config import EvaluatorConfig
 from agentauri.database import Database
 from agentauri.events import EventQueue
 from agentauri.sealing import Sealer
+from agentauri.triggers import Catalog, Evaluator, TriggerService
 
 MakeEvaluator = Callable[..., Evaluator]
 

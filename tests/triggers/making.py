@@ -10,14 +10,16 @@ from typing import Any
 
 import msgspec
 
-from agentauri.database import Transaction
+from agentauri.database import Database, Transaction
 from agentauri.events import COLUMNS, Event
+from agentauri.triggers import Evaluator
 from agentauri.types import EventSeq, TriggerId
 
 CHAIN = 84532
 _numbers = count(1)
 
 Leaf = dict[str, Any]
+LogLines = list[dict[str, object]]
 
 
 def make_event(**fields: Any) -> Event:
@@ -128,3 +130,19 @@ async def matches(tx: Transaction, seqs: Sequence[EventSeq]) -> list[tuple[Event
         "SELECT event_seq, trigger_id FROM deliveries WHERE event_seq = ANY($1::bigint[]) ORDER BY 1, 2", seqs
     )
     return [(row["event_seq"], row["trigger_id"]) for row in rows]
+
+
+async def finish(evaluator: Evaluator) -> None:
+    """Everything that can be done now."""
+    while await evaluator.step():
+        pass
+
+
+async def waiting(database: Database) -> int:
+    async with database.transaction() as tx:
+        number: int = await tx.fetchval("SELECT count(*) FROM event_queue")
+        return number
+
+
+def coded(lines: LogLines, code: str) -> LogLines:
+    return [line for line in lines if line.get("code") == code]

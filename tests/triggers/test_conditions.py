@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from agentauri.triggers.conditions import parse
-from agentauri.triggers.matching import compile_nodes
 
 from agentauri.errors import Invalid
+from agentauri.triggers.conditions import parse
+from agentauri.triggers.matching import compile_nodes
 from triggers.making import agent, field, make_event
 
 

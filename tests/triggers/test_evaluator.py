@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
+
+from agentauri.database import Database, Transaction
+from agentauri.events import EventQueue
 from agentauri.triggers import Catalog, Evaluator
 from agentauri.triggers import batch as batches
-
-from agentauri.actions import MatchAction
-from agentauri.database import Database
-from agentauri.events import Event, EventQueue
 from agentauri.types import EventSeq
 from triggers.conftest import MakeEvaluator
-from triggers.making import agent, field, insert_events, make_trigger, make_triggers, matches
-
-LogLines = list[dict[str, object]]
-
-
-async def finish(evaluator: Evaluator) -> None:
-    """Everything that can be done now."""
-    while await evaluator.step():
-        pass
-
-
-async def waiting(database: Database) -> int:
-    async with database.transaction() as tx:
-        number: int = await tx.fetchval("SELECT count(*) FROM event_queue")
-        return number
-
-
-def coded(lines: LogLines, code: str) -> LogLines:
-    return [line for line in lines if line.get("code") == code]
+from triggers.making import (
+    LogLines,
+    agent,
+    coded,
+    finish,
+    insert_events,
+    make_trigger,
+    make_triggers,
+    matches,
+    waiting,
+)
 
 
 async def test_an_event_meets_the_triggers_that_match_and_leaves_a_ledger_row(
@@ -48,7 +38,9 @@ async def test_an_event_meets_the_triggers_that_match_and_leaves_a_ledger_row(
 
     async with database.transaction() as tx:
         assert await matches(tx, seqs) == [(seqs[0], wanted)] * 2
-        ledger = await tx.fetch("SELECT event_seq, triggers_matched, actions_enqueued, evaluations FROM processed_events")
+        ledger = await tx.fetch(
+            "SELECT event_seq, triggers_matched, actions_enqueued, evaluations FROM processed_events"
+        )
         assert [tuple(row) for row in ledger] == [(seqs[0], 1, 2, 1), (seqs[1], 0, 0, 1)]
     assert await waiting(database) == 0
 
@@ -129,157 +121,6 @@ async def test_an_index_that_slept_longer_than_the_log_of_changes_starts_afresh(
         assert await matches(tx, [seq]) == [(seq, trigger)]
 
 
-async def test_a_poison_event_is_alone_in_its_failure(
-    database: Database, evaluator: Evaluator, log_lines: LogLines
-) -> None:
-    async with database.transaction() as tx:
-        await make_trigger(tx)
-        before = await insert_events(tx, *range(50))
-        [poison] = await insert_events(tx, 1, args="[]")
-        after = await insert_events(tx, *range(49))
-
-    await evaluator.step()
-
-    async with database.transaction() as tx:
-        assert len(await matches(tx, before + after)) == 99
-        row = await tx.fetchrow("SELECT event_seq, attempts, due_at > now() AS later, last_error FROM event_queue")
-        assert row is not None
-        assert (row["event_seq"], row["attempts"], row["later"]) == (poison, 1, True)
-        assert "Expected `object`" in row["last_error"]
-    assert coded(log_lines, "TASK_PANIC")
-    assert coded(log_lines, "POLLING_FALLBACK_EVENT_FAILED")[0]["event_seq"] == poison
-
-
-@pytest.mark.usefixtures("log_lines")
-async def test_ten_poison_events_in_a_row_block_nobody(database: Database, evaluator: Evaluator) -> None:
-    async with database.transaction() as tx:
-        await make_trigger(tx)
-        await insert_events(tx, *range(10), args="[]")
-        healthy = await insert_events(tx, *range(10))
-
-    await evaluator.step()
-
-    async with database.transaction() as tx:
-        assert len(await matches(tx, healthy)) == 10
-        assert await tx.fetchval("SELECT array_agg(attempts) FROM event_queue") == [1] * 10
-
-
-async def fail_until_parked(database: Database, evaluator: Evaluator) -> None:
-    for _ in range(5):
-        await finish(evaluator)
-        async with database.transaction() as tx:
-            await tx.run("UPDATE event_queue SET due_at = now() WHERE parked_at IS NULL")
-        await evaluator.chores()
-
-
-async def test_an_event_that_fails_five_times_is_parked_and_healed_by_a_retry(
-    database: Database, evaluator: Evaluator, log_lines: LogLines
-) -> None:
-    async with database.transaction() as tx:
-        await make_trigger(tx)
-        [seq] = await insert_events(tx, 1, args="[]")
-
-    await fail_until_parked(database, evaluator)
-    assert [line["event_seq"] for line in coded(log_lines, "EVENT_PARKED")] == [seq]
-    assert not await evaluator.step()
-
-    async with database.transaction() as tx:
-        await tx.run("UPDATE events SET args = '{}'")
-        assert await EventQueue("cli").retry(tx) == 1
-    evaluator.heard()
-    await finish(evaluator)
-    async with database.transaction() as tx:
-        assert len(await matches(tx, [seq])) == 1
-    assert await waiting(database) == 0
-
-
-class Broken:
-    """Stands for a bug in one trigger's program."""
-
-    def __init__(self, definition: Any) -> None:
-        self.definition = definition
-
-    def matches(self, event: Event) -> bool:
-        raise ZeroDivisionError("a bug")
-
-
-def break_trigger(catalog: Catalog, trigger_id: str) -> None:
-    number = catalog.index.find(trigger_id)
-    assert number is not None
-    catalog.index._programs[number] = Broken(catalog.index.definition(number))  # type: ignore[assignment]
-
-
-async def test_a_trigger_that_raises_is_tried_again_alone(
-    database: Database, evaluator: Evaluator, catalog: Catalog, log_lines: LogLines
-) -> None:
-    async with database.transaction() as tx:
-        await make_triggers(tx, 20)
-        [seq] = await insert_events(tx, 1)
-    await catalog.prepare()
-    break_trigger(catalog, "many-000007")
-
-    await finish(evaluator)
-
-    async with database.transaction() as tx:
-        assert len(await matches(tx, [seq])) == 19
-        row = await tx.fetchrow("SELECT event_seq, trigger_id, attempts FROM event_queue")
-        assert row is not None
-        assert tuple(row) == (seq, "many-000007", 1)
-    [line] = coded(log_lines, "TASK_PANIC")
-    assert (line["trigger_id"], line["event_id"]) == ("many-000007", f"event-{_number(line)}")
-
-    await fail_until_parked(database, evaluator)
-    assert coded(log_lines, "EVENT_PARKED")[0]["trigger_id"] == "many-000007"
-
-    catalog.index._programs.clear()
-    async with database.transaction() as tx:
-        await EventQueue("cli").retry(tx)
-    evaluator.heard()
-    await finish(evaluator)
-    async with database.transaction() as tx:
-        assert len(await matches(tx, [seq])) == 20
-        assert await tx.fetchval("SELECT triggers_matched FROM processed_events") == 20
-
-
-def _number(line: dict[str, object]) -> str:
-    return str(line["event_id"]).removeprefix("event-")
-
-
-async def test_a_row_made_invalid_by_hand_is_marked_and_skipped(
-    database: Database, evaluator: Evaluator, log_lines: LogLines
-) -> None:
-    async with database.transaction() as tx:
-        broken = await make_trigger(tx, [{"condition_type": "nope"}])
-        later = await make_trigger(tx, fire_at='"finalized"')
-        good = await make_trigger(tx)
-        seqs = await insert_events(tx, 1)
-
-    await finish(evaluator)
-
-    async with database.transaction() as tx:
-        assert await matches(tx, seqs) == [(seqs[0], good)]
-        reasons = dict(await tx.fetch("SELECT id, invalid_reason FROM triggers WHERE invalid_reason IS NOT NULL"))
-        assert set(reasons) == {broken, later}
-        assert reasons[broken].startswith("condition[0].condition_type: must be one of")
-        version = await tx.fetchval("SELECT version FROM trigger_catalog")
-    assert {line["trigger_id"] for line in coded(log_lines, "TRIGGER_INVALID")} == {broken, later}
-
-    evaluator.configured()
-    await finish(evaluator)
-    async with database.transaction() as tx:
-        assert await tx.fetchval("SELECT version FROM trigger_catalog") == version
-
-        await tx.run("UPDATE triggers SET condition = (SELECT condition FROM triggers WHERE id = $2) WHERE id = $1", broken, good)
-        seqs = await insert_events(tx, 1)
-    await finish(evaluator)
-    async with database.transaction() as tx:
-        assert {trigger for _, trigger in await matches(tx, seqs)} == {broken, good}
-    evaluator.configured()
-    await finish(evaluator)
-    async with database.transaction() as tx:
-        assert await tx.fetchval("SELECT invalid_reason FROM triggers WHERE id = $1", broken) is None
-
-
 async def test_a_closed_gate_takes_nothing(database: Database, make_evaluator: MakeEvaluator) -> None:
     is_open = False
 
@@ -336,14 +177,24 @@ async def test_a_second_late_commit_within_a_second_waits_for_the_next_full_poll
     assert await waiting(database) == 0
 
 
-async def test_an_empty_poll_reads_neither_the_ledger_nor_what_is_done(
-    database: Database, evaluator: Evaluator
-) -> None:
+async def rows_read(tx: Transaction) -> int:
+    """Index entries and rows of the queue and the ledger that this transaction has looked at."""
+    number: int = await tx.fetchval(
+        """SELECT sum(pg_stat_get_xact_tuples_returned(oid) + pg_stat_get_xact_tuples_fetched(oid))::int
+           FROM (SELECT indexrelid AS oid FROM pg_index JOIN pg_class c ON c.oid = indrelid
+                 WHERE c.relname IN ('event_queue', 'processed_events')
+                 UNION SELECT oid FROM pg_class WHERE relname IN ('event_queue', 'processed_events')) AS looked_at"""
+    )
+    return number
+
+
+async def test_an_empty_poll_reads_nothing_of_what_is_done(database: Database, evaluator: Evaluator) -> None:
     async with database.transaction() as tx:
         await tx.run(
             """INSERT INTO events (id, chain_id, block_number, block_hash, transaction_hash, log_index, registry,
                                    event_type, timestamp)
-               SELECT 'e' || n, 84532, n, '0xb', '0xt', 0, 'reputation', 'NewFeedback', 1 FROM generate_series(1, 3000) n"""
+               SELECT 'e' || n, 84532, n, '0xb', '0xt', 0, 'reputation', 'NewFeedback', 1
+               FROM generate_series(1, 2000) AS n"""
         )
     async with database.transaction() as snapshot:
         # An open snapshot keeps the dead rows of the queue in its indexes.
@@ -352,16 +203,13 @@ async def test_an_empty_poll_reads_neither_the_ledger_nor_what_is_done(
         await finish(evaluator)
         assert not await evaluator.step()
         floor = evaluator._lanes.floor
+
         async with database.transaction() as tx:
-            assert floor > await tx.fetchval("SELECT max(seq) FROM events")
-            before = await tx.fetchval("SELECT pg_stat_get_xact_tuples_returned('processed_events'::regclass)")
+            before = await rows_read(tx)
             assert await EventQueue("test").lanes(tx, floor) == []
-            fetched = await tx.fetchval(
-                "SELECT sum(pg_stat_get_xact_tuples_fetched(indexrelid) + pg_stat_get_xact_tuples_returned(indexrelid))"
-                " FROM pg_index WHERE indrelid = 'event_queue'::regclass"
-            )
-            assert fetched == 0
-            assert before == await tx.fetchval("SELECT pg_stat_get_xact_tuples_returned('processed_events'::regclass)")
+            assert await rows_read(tx) == before
+            assert await EventQueue("test").lanes(tx, 0) == []
+            assert await rows_read(tx) >= before + 2000
 
 
 async def test_lanes_take_turns(database: Database, make_evaluator: MakeEvaluator) -> None:
@@ -438,27 +286,6 @@ async def test_an_event_with_too_many_matches_for_a_transaction_is_written_in_pa
     assert await waiting(database) == 0
 
 
-async def test_a_statement_that_hangs_is_a_timeout_of_the_event(
-    database: Database, make_evaluator: MakeEvaluator, log_lines: LogLines
-) -> None:
-    evaluator = make_evaluator(event_timeout=0.2)
-    async with database.transaction() as tx:
-        await make_trigger(tx)
-        await insert_events(tx, 1)
-        await tx.run(
-            """CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS
-               $$ BEGIN PERFORM pg_sleep(5); RETURN NEW; END $$"""
-        )
-        await tx.run("CREATE TRIGGER hang BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION hang()")
-
-    await evaluator.step()
-
-    assert coded(log_lines, "EVENT_PROCESSING_TIMEOUT")
-    assert evaluator.tally.tasks_timeout == 1
-    async with database.transaction() as tx:
-        assert await tx.fetchval("SELECT attempts FROM event_queue") == 1
-
-
 async def test_a_row_whose_event_was_deleted_is_dropped(database: Database, evaluator: Evaluator) -> None:
     async with database.transaction() as tx:
         await insert_events(tx, 1)
@@ -472,17 +299,20 @@ async def test_a_row_whose_event_was_deleted_is_dropped(database: Database, eval
 async def test_run_polls_without_any_notification_and_logs_each_batch(
     database: Database, make_evaluator: MakeEvaluator, log_lines: LogLines
 ) -> None:
-    evaluator = make_evaluator(poll_interval=0.02)
     stopping = asyncio.Event()
-    running = asyncio.create_task(evaluator.run(stopping))
-    async with database.transaction() as tx:
-        await make_trigger(tx)
-        await insert_events(tx, 1)
-    async with asyncio.timeout(20):
-        while not any(line["event"] == "events.evaluated" for line in log_lines):
-            await asyncio.sleep(0.01)
-    stopping.set()
-    await running
+    evaluator: Evaluator
+
+    async def gate() -> bool:
+        if evaluator.tally.tasks_succeeded:
+            stopping.set()
+        return True
+
+    evaluator = make_evaluator(poll_interval=0.02, gate=gate)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        tasks.create_task(evaluator.run(stopping))
+        async with database.transaction() as tx:
+            await make_trigger(tx)
+            await insert_events(tx, 1)
 
     [line] = [line for line in log_lines if line["event"] == "events.evaluated"]
     assert (line["taken"], line["matched"], line["deliveries"]) == (1, 1, 1)

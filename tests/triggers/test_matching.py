@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from agentauri.triggers.conditions import parse
-from agentauri.triggers.index import Index, Program
-from agentauri.triggers.matching import UNKNOWN_CHAIN_MARGIN, Definition, compile_nodes, eligible, necessary
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentauri.actions import MatchAction
 from agentauri.events import Event
+from agentauri.triggers.conditions import parse
+from agentauri.triggers.index import Index, Program
+from agentauri.triggers.matching import UNKNOWN_CHAIN_MARGIN, Definition, compile_nodes, eligible, necessary
 from agentauri.types import ActionId
 from triggers.making import ANY_EVENT, CHAIN, agent, field, make_event
 
 ADDRESS = "0x" + "ab" * 20
-NUMBERS = {"agent_id": [0, 1, 2], "score": [Decimal("-3.2"), Decimal(80), Decimal("80.5")], "response": [0, 100]}
-TEXTS = {
+NUMBERS: dict[str, list[Any]] = {
+    "agent_id": [0, 1, 2],
+    "score": [Decimal("-3.2"), Decimal(80), Decimal("80.5")],
+    "response": [0, 100],
+}
+TEXTS: dict[str, list[str]] = {
     "tag1": ["", "a", "ab", "A"],
     "tag2": ["", "a"],
     "event_type": ["NewFeedback", "Transfer"],
@@ -107,9 +112,9 @@ def events(draw: st.DrawFn) -> Event:
 def reading(condition: dict[str, Any], event: Event) -> bool:
     """The meaning of a condition, word by word."""
     if "all" in condition:
-        return all([reading(item, event) for item in condition["all"]])
+        return all(reading(item, event) for item in condition["all"])
     if "any" in condition:
-        return any([reading(item, event) for item in condition["any"]])
+        return any(reading(item, event) for item in condition["any"])
     if "not" in condition:
         return not reading(condition["not"], event)
     name, operator, wanted = condition["field"], condition["operator"], condition["value"]
@@ -126,39 +131,39 @@ def reading(condition: dict[str, Any], event: Event) -> bool:
         if operator == "regex":
             return re.search(wanted, actual, re.IGNORECASE) is not None
         wanted = [one.lower() for one in wanted] if isinstance(wanted, list) else wanted.lower()
-    return bool(
-        {
-            "eq": lambda: actual == wanted,
-            "ne": lambda: actual != wanted,
-            "lt": lambda: actual < wanted,
-            "lte": lambda: actual <= wanted,
-            "gt": lambda: actual > wanted,
-            "gte": lambda: actual >= wanted,
-            "in": lambda: actual in wanted,
-            "not_in": lambda: actual not in wanted,
-            "contains": lambda: wanted in actual,
-            "starts_with": lambda: actual.startswith(wanted),
-            "ends_with": lambda: actual.endswith(wanted),
-            "regex": lambda: re.search(wanted, actual) is not None,
-        }[operator]()
-    )
+    verdicts: dict[str, Callable[[], bool]] = {
+        "eq": lambda: actual == wanted,
+        "ne": lambda: actual != wanted,
+        "lt": lambda: actual < wanted,
+        "lte": lambda: actual <= wanted,
+        "gt": lambda: actual > wanted,
+        "gte": lambda: actual >= wanted,
+        "in": lambda: actual in wanted,
+        "not_in": lambda: actual not in wanted,
+        "contains": lambda: wanted in actual,
+        "starts_with": lambda: actual.startswith(wanted),
+        "ends_with": lambda: actual.endswith(wanted),
+        "regex": lambda: re.search(wanted, actual) is not None,
+    }
+    return verdicts[operator]()
 
 
-@given(st.lists(trees, min_size=1, max_size=3), events())
-def test_a_program_does_what_its_words_say(items: list[dict[str, Any]], event: Event) -> None:
+Placed = tuple[dict[str, Any], int | None, str | None]
+ITEMS = st.lists(trees, min_size=1, max_size=3)
+PLACED = st.lists(
+    st.tuples(trees, st.sampled_from([None, CHAIN, 1]), st.sampled_from([None, "reputation", "identity"])), max_size=8
+)
+SEEN = st.lists(events(), min_size=1, max_size=4)
+CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
+SLICE = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=CHECKS)
+LENGTH = settings(max_examples=100_000, deadline=None, suppress_health_check=CHECKS)
+
+
+def check_program(items: list[dict[str, Any]], event: Event) -> None:
     assert compile_nodes(parse(items).nodes)(event) is all(reading(item, event) for item in items)
 
 
-@given(
-    st.lists(
-        st.tuples(trees, st.sampled_from([None, CHAIN, 1]), st.sampled_from([None, "reputation", "identity"])),
-        max_size=12,
-    ),
-    st.lists(events(), min_size=1, max_size=4),
-)
-def test_the_index_never_misses_a_trigger(
-    triggers: list[tuple[dict[str, Any], int | None, str | None]], seen: list[Event]
-) -> None:
+def check_index(triggers: list[Placed], seen: list[Event]) -> None:
     index = Index()
     definitions = [
         make_definition([tree], f"t{number}", chain_id=chain_id, registry=registry)
@@ -176,6 +181,34 @@ def test_the_index_never_misses_a_trigger(
             if Program(definition, compile_nodes(definition.nodes)).matches(event)
         ]
         assert sorted(found) == sorted(wanted)
+
+
+@SLICE
+@given(items=ITEMS, event=events())
+def test_a_program_does_what_its_words_say(items: list[dict[str, Any]], event: Event) -> None:
+    check_program(items, event)
+
+
+@SLICE
+@given(triggers=PLACED, seen=SEEN)
+def test_the_index_never_misses_a_trigger(triggers: list[Placed], seen: list[Event]) -> None:
+    check_index(triggers, seen)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@LENGTH
+@given(items=ITEMS, event=events())
+def test_a_program_does_what_its_words_say_at_length(items: list[dict[str, Any]], event: Event) -> None:
+    check_program(items, event)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@LENGTH
+@given(triggers=PLACED, seen=SEEN)
+def test_the_index_never_misses_a_trigger_at_length(triggers: list[Placed], seen: list[Event]) -> None:
+    check_index(triggers, seen)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,9 @@ def undecided(breaker: Breaker) -> Breaker:
 def tick(breaker: Breaker, now: datetime) -> Breaker:
     """What time alone changes: an open breaker that may probe, a slot whose sender is gone."""
     if breaker.state == "open" and (breaker.next_probe_at is None or breaker.next_probe_at <= now):
-        return replace(breaker, state="half_open", success_count=0, half_open_admitted=0, half_open_at=now)
+        return replace(
+            breaker, state="half_open", success_count=0, next_probe_at=None, half_open_admitted=0, half_open_at=now
+        )
     if (
         breaker.state == "half_open"
         and breaker.half_open_admitted > breaker.success_count

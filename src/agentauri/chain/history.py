@@ -99,18 +99,18 @@ class History:
 
         False while all that answer tell another one: then one of them, or we, are on a wrong chain.
         """
-        final = min(checkpoint.finalized or 0, checkpoint.block.number)
-        if self._compared is not None and final < self._compared + COMPARE_EVERY:
+        final = checkpoint.block
+        if checkpoint.finalized is None or checkpoint.finalized_hash is None:
             return True
-        others = self._providers.awake(self._providers.others(provider))
-        anchors = await self._anchors(final, 1)
-        if not others or not anchors:
+        if checkpoint.finalized < final.number:
+            final = Anchor(checkpoint.finalized, checkpoint.finalized_hash, 0)
+        if self._compared is not None and final.number < self._compared + COMPARE_EVERY:
             return True
-        theirs = await self._tell(others, anchors[0])
+        theirs = await self._tell(self._providers.awake(self._providers.others(provider)), final)
         if not theirs:
-            return True  # nobody knows it; asked again at the next step
-        if anchors[0].hash in theirs:
-            self._compared = final
+            return True  # nobody to ask, or nobody knows; tried again at the next step
+        if final.hash in theirs:
+            self._compared = final.number
             self._seldom.over("disagreement")
             return True
         if self._seldom.due("disagreement"):
@@ -119,8 +119,8 @@ class History:
                 code="RPC_DISAGREEMENT",
                 message="Providers disagree on a finalized block; this chain waits until two agree",
                 chain_id=self._chain.id,
-                block_number=anchors[0].number,
-                ours=anchors[0].hash,
+                block_number=final.number,
+                ours=final.hash,
                 theirs=theirs,
             )
         return False

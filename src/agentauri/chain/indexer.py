@@ -311,7 +311,7 @@ class Indexer:
         if await self._history.is_another_chain(provider):
             return await self._start_over(checkpoint)
         if not await self._history.confirms(provider, checkpoint.block, seen):
-            return Step.IDLE
+            return Step.DOUBTFUL
         fork = await self._history.fork(provider, checkpoint)
         if fork is None:
             reason = (

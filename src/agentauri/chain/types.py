@@ -135,6 +135,7 @@ class Step(Enum):
     CAUGHT_UP = "caught_up"
     IDLE = "idle"
     RETRY = "retry"
+    DOUBTFUL = "doubtful"  # it looks like a reorg, and nobody has confirmed it yet
     REORGED = "reorged"
     RESET = "reset"
     REFUSED = "refused"

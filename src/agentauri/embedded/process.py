@@ -155,7 +155,11 @@ def run_as(owner: Owner, command: list[str]) -> str:
         extra_groups=[] if owner.drops else None,
     )
     if done.returncode != 0:
-        raise EmbeddedError(f"{Path(command[0]).name} failed: {done.stdout.strip()[-600:]}")
+        told = [line for line in done.stdout.splitlines() if "FATAL" in line or "error:" in line.lower()]
+        raise EmbeddedError(
+            f"{Path(command[0]).name} failed: {' | '.join(told[-2:]) or done.stdout.strip()[-400:]}. "
+            "AGENTAURI_DATA_DIR must name a folder that this user can write to, on a disk with free space"
+        )
     return done.stdout
 
 

@@ -37,13 +37,9 @@ class Listener:
         self._wakes = wakes
         self._callbacks: dict[str, list[Hear]] = {channel: [] for channel in CHANNELS}
         self._connected_before = False
-        self._connection_is_up = False
+        self.connected = False
         self.heard_at: float | None = None
         """When `new_event` last spoke, by `time.monotonic`."""
-
-    @property
-    def connected(self) -> bool:
-        return self._connection_is_up
 
     def on(self, channel: str, callback: Hear) -> None:
         """Call `callback` with the payload of every notification on `channel`. To be registered before `run`.
@@ -62,7 +58,7 @@ class Listener:
                     try:
                         await self._watch(connection, stopping, lost)
                     finally:
-                        self._connection_is_up = False
+                        self.connected = False
                         metrics.LISTENER_CONNECTED.set(0)
             except DatabaseUnavailable as error:
                 log.warning(
@@ -86,7 +82,7 @@ class Listener:
         if self._connected_before:
             metrics.LISTENER_RECONNECTS.inc()
         self._connected_before = True
-        self._connection_is_up = True
+        self.connected = True
         metrics.LISTENER_CONNECTED.set(1)
         log.info(
             "listener.started",

@@ -46,13 +46,13 @@ class EventQueue:
         With a floor, an empty poll is cheap even while a transaction elsewhere keeps dead rows in the indexes. A late
         commit may bring a row below it: now and then, ask without one.
         """
-        # The recursion hops from chain to chain. It would walk over all dead rows of a chain without living ones, so
-        # the primary key is asked first whether there is anything at all.
+        # The recursion hops from chain to chain. Over the dead rows of a chain without living ones it would walk one by
+        # one, so the primary key is asked first whether there is anything at all; ordered, lest the table be scanned.
         rows = await tx.fetch(
             """WITH RECURSIVE lane AS (
                    (SELECT chain_id, position FROM event_queue
                     WHERE due_at IS NULL AND position >= $1
-                      AND EXISTS (SELECT FROM event_queue WHERE position >= $1 AND due_at IS NULL)
+                      AND (SELECT position FROM event_queue WHERE position >= $1 ORDER BY position LIMIT 1) IS NOT NULL
                     ORDER BY chain_id, position LIMIT 1)
                    UNION ALL
                    SELECT further.chain_id, further.position FROM lane CROSS JOIN LATERAL (

@@ -14,7 +14,7 @@ from typing import cast
 from litestar import Litestar
 from litestar.exceptions import NotFoundException
 from litestar.routes import HTTPRoute
-from litestar.types import HTTPScope, Message, Receive, Send
+from litestar.types import HTTPScope, Receive, Send
 from litestar.utils import normalize_path
 
 from agentauri.errors import NotFound
@@ -88,7 +88,7 @@ class Entrance:
             raise MethodNotAllowed(_allow(methods))
         authorize(exchange.principal, access, scope)
         if scope["method"] == "HEAD":
-            scope, send = cast(HTTPScope, {**scope, "method": "GET"}), _without_body(send)
+            scope = cast(HTTPScope, {**scope, "method": "GET"})  # the server sends no body to who asked for none
         await self._app(scope, receive, send)
 
 
@@ -101,12 +101,3 @@ async def _send_options(methods: Mapping[str, str], send: Send) -> None:
     headers = [(b"allow", _allow(methods).encode())]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _without_body(send: Send) -> Send:
-    async def send_head(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message["body"] = b""
-        await send(message)
-
-    return send_head

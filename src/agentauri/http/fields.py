@@ -52,9 +52,14 @@ def uint256(text: str) -> int:
     return int(text)
 
 
-def unix_seconds(moment: datetime | None) -> int | None:
-    """The first whole second that is not before `moment`."""
-    return None if moment is None else math.ceil(moment.timestamp())
+def first_second(since: datetime | None) -> int | None:
+    """The first whole second of a range that includes its beginning."""
+    return None if since is None else math.ceil(since.timestamp())
+
+
+def last_second(until: datetime | None) -> int | None:
+    """The last whole second of a range that excludes its end."""
+    return None if until is None else math.ceil(until.timestamp()) - 1
 
 
 class Parameters:

@@ -97,7 +97,9 @@ def _complete(operation: dict[str, Any], path: str, handler: HTTPRouteHandler) -
     if (filters := handler.parsed_fn_signature.parameters.get("filters")) is not None:
         parameters += _query_parameters(filters.annotation)
     keys: list[dict[str, list[str]]] = [{"apiKey": []}, {"bearer": []}]
-    operation["security"] = handler.opt.get("credentials", [] if access == OPEN else [{}, *keys] if access == ANY else keys)
+    operation["security"] = handler.opt.get(
+        "credentials", [] if access == OPEN else [{}, *keys] if access == ANY else keys
+    )
     if access not in (OPEN, ANY):
         operation["x-required-scope"] = access
     if path.startswith("/api"):

@@ -75,7 +75,7 @@ class Verdict(Struct):
 
 
 class Batch:
-    """Evaluates rows against an index. `progress` is told before others get their turn, and after every chunk written."""
+    """Evaluates rows against an index. `progress` is told before others get a turn, and after every chunk written."""
 
     def __init__(self, index: Index, progress: Progress) -> None:
         self._index = index

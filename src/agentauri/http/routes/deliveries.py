@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import Meta, structs
 
-from agentauri.actions import Delivery, DeliveryDetail, DeliveryFilter, DeliveryNotFound
+from agentauri.actions import Delivery, DeliveryDetail, DeliveryFilter, DeliveryNotFound, masked_url
 from agentauri.database import Transaction
 from agentauri.events import EventNotFound
 from agentauri.http.call import Call
@@ -72,8 +72,11 @@ async def get_delivery(request: Call, delivery_id: FromPath[str]) -> DeliveryVie
             event = await request.services.events.get(tx, EventId(delivery.event_id))
         except EventNotFound:  # a writer of events may have taken it away; the delivery stays
             event = None
+    rendered = delivery.rendered
+    if rendered is not None and "url" in rendered and not request.key.may("write:triggers"):
+        rendered = rendered | {"url": masked_url(str(rendered["url"]))}
     view = None if event is None else event_view(event, chains)
-    return DeliveryView(**structs.asdict(delivery), event=view)
+    return DeliveryView(**structs.asdict(structs.replace(delivery, rendered=rendered)), event=view)
 
 
 @post("/deliveries/{delivery_id:str}/redeliver", access=WRITE, status_code=202, also=(409,))

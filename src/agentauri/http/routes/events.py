@@ -23,9 +23,10 @@ from agentauri.http.fields import (
     Parameters,
     Text,
     address,
+    first_second,
+    last_second,
     transaction_hash,
     uint256,
-    unix_seconds,
 )
 from agentauri.http.ids import event_id_of
 from agentauri.http.lists import CursorPaging, Listing, Order, listing
@@ -113,8 +114,8 @@ class EventQuery(CursorPaging, frozen=True, kw_only=True):
             transaction_hash=parameters.read("tx_hash", self.tx_hash, transaction_hash),
             from_block=self.from_block,
             to_block=self.to_block,
-            from_time=unix_seconds(self.from_time),
-            to_time=unix_seconds(self.to_time),
+            from_time=first_second(self.from_time),
+            to_time=last_second(self.to_time),
             search=self.search,
             include_retracted=self.include_retracted,
             sort=self.sort,

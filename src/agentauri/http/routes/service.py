@@ -20,7 +20,8 @@ from agentauri.http.errors import InvalidToken, ProblemType
 from agentauri.http.exchange import Exchange, header
 from agentauri.http.health import Alive, Health, Ready
 
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METRICS_TYPE = "text/plain; version=0.0.4"
+"""Litestar adds the charset."""
 
 
 class Welcome(Struct, frozen=True, kw_only=True):

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from litestar import Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct, structs
 
+from agentauri.actions import Action, masked_url
 from agentauri.breaker import BreakerConfig
 from agentauri.database import Transaction
 from agentauri.http.auth import require_named
@@ -59,7 +60,7 @@ class BreakerView(Struct, frozen=True, kw_only=True):
 
 
 @post("/triggers", access=WRITE)
-async def create_trigger(request: Call, data: TriggerDraft) -> Response[TriggerDetail]:
+async def create_trigger(request: Call, data: JSONBody[TriggerDraft]) -> Response[TriggerDetail]:
     """Make a trigger with its conditions and actions, all of it or nothing. Signing secrets are shown this once."""
     key, triggers = request.key, request.services.triggers
     require_named(key, request.scope, data.organization_id)
@@ -95,17 +96,20 @@ async def list_triggers(request: Call, filters: NamedDependency[TriggerQuery]) -
 async def get_trigger(request: Call, trigger_id: FromPath[str]) -> TriggerDetail:
     """One trigger with its conditions, actions and breaker."""
     async with request.transaction() as tx:
-        return await _own(tx, request, trigger_id)
+        trigger = await _own(tx, request, trigger_id)
+    if request.key.may(WRITE):
+        return trigger
+    return structs.replace(trigger, actions=[_without_address(action) for action in trigger.actions])
 
 
 @patch("/triggers/{trigger_id:str}", access=WRITE)
-async def patch_trigger(request: Call, trigger_id: FromPath[str], data: TriggerPatch) -> TriggerDetail:
+async def patch_trigger(request: Call, trigger_id: FromPath[str], data: JSONBody[TriggerPatch]) -> TriggerDetail:
     """Change the fields that are given. `conditions` and `actions` replace the whole set."""
     return await _update(request, trigger_id, data)
 
 
 @put("/triggers/{trigger_id:str}", access=WRITE)
-async def put_trigger(request: Call, trigger_id: FromPath[str], data: TriggerPatch) -> TriggerDetail:
+async def put_trigger(request: Call, trigger_id: FromPath[str], data: JSONBody[TriggerPatch]) -> TriggerDetail:
     """The same as PATCH, but here null leaves a field as it is."""
     return await _update(request, trigger_id, data)
 
@@ -128,7 +132,7 @@ async def get_breaker(request: Call, trigger_id: FromPath[str]) -> BreakerView:
 
 
 @patch("/triggers/{trigger_id:str}/circuit-breaker", access=WRITE)
-async def configure_breaker(request: Call, trigger_id: FromPath[str], data: BreakerPatch) -> BreakerView:
+async def configure_breaker(request: Call, trigger_id: FromPath[str], data: JSONBody[BreakerPatch]) -> BreakerView:
     """Change the breaker's settings; what is not given stays."""
     async with request.transaction() as tx:
         trigger = await _own(tx, request, trigger_id)
@@ -152,6 +156,12 @@ async def _own(tx: Transaction, request: Call, trigger_id: str) -> TriggerDetail
     if trigger.environment != request.key.environment:
         raise TriggerNotFound
     return trigger
+
+
+def _without_address(action: Action) -> Action:
+    """For those who may only look: path and query of a target may hold a key."""
+    shown = {name: masked_url(str(value)) for name, value in action.config.items() if name in ("url", "server_url")}
+    return structs.replace(action, config=action.config | shown)
 
 
 async def _update(request: Call, trigger_id: str, wanted: TriggerPatch) -> TriggerDetail:

@@ -1,0 +1,185 @@
+"""Who may use which route. The table is the promise; the application must say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from litestar.datastructures import State
+
+from agentauri.accounts import ADMIN_ALL, SCOPES
+from agentauri.http.app import create_litestar
+from agentauri.http.entrance import RouteTable, declared_access
+
+from .conftest import Answer, Api
+
+MakeKey = Callable[..., Awaitable[str]]
+
+ROUTES = {
+    "GET /": "open",
+    "GET /health": "open",
+    "GET /health/live": "open",
+    "GET /health/ready": "open",
+    "GET /api/v1/health": "open",
+    "GET /api/v1/health/live": "open",
+    "GET /api/v1/health/ready": "open",
+    "GET /metrics": "open",
+    "GET /problems": "open",
+    "GET /problems/{slug}": "open",
+    "GET /api/v1/openapi.json": "open",
+    "GET /api/v1/chains": "any",
+    "GET /api/v1/chains/{chain_id}": "any",
+    "GET /api/v1/events": "any",
+    "GET /api/v1/events/{event_id}": "any",
+    "POST /api/v1/triggers": "write:triggers",
+    "GET /api/v1/triggers": "read:triggers",
+    "GET /api/v1/triggers/{trigger_id}": "read:triggers",
+    "PATCH /api/v1/triggers/{trigger_id}": "write:triggers",
+    "PUT /api/v1/triggers/{trigger_id}": "write:triggers",
+    "DELETE /api/v1/triggers/{trigger_id}": "delete:triggers",
+    "GET /api/v1/triggers/{trigger_id}/circuit-breaker": "read:triggers",
+    "PATCH /api/v1/triggers/{trigger_id}/circuit-breaker": "write:triggers",
+    "POST /api/v1/triggers/{trigger_id}/circuit-breaker/reset": "write:triggers",
+    "GET /api/v1/deliveries": "read:deliveries",
+    "GET /api/v1/deliveries/dead-letters": "read:deliveries",
+    "GET /api/v1/deliveries/{delivery_id}": "read:deliveries",
+    "POST /api/v1/deliveries/{delivery_id}/redeliver": "write:deliveries",
+}
+OF_ORGANIZATIONS = {route: access for route, access in ROUTES.items() if access not in ("open", "any")}
+BODIES = {
+    "POST /api/v1/triggers": {"name": "t"},
+    "PATCH /api/v1/triggers/{trigger_id}": {"name": "t"},
+    "PUT /api/v1/triggers/{trigger_id}": {"name": "t"},
+    "PATCH /api/v1/triggers/{trigger_id}/circuit-breaker": {"failure_threshold": 1},
+}
+NOTHING = "00000000-0000-4000-8000-000000000000"
+
+
+def address(route: str, object_id: str = NOTHING) -> tuple[str, str]:
+    method, _, template = route.partition(" ")
+    for name in ("slug", "chain_id", "event_id", "trigger_id", "delivery_id"):
+        template = template.replace(f"{{{name}}}", object_id)
+    return method, template
+
+
+def test_every_route_is_in_the_table_with_its_access_word() -> None:
+    table = RouteTable(create_litestar(State()))
+    assert {f"{method} {template}": access for template, method, access in table.items()} == ROUTES
+
+
+def test_a_scope_that_a_route_asks_for_exists() -> None:
+    assert set(OF_ORGANIZATIONS.values()) <= SCOPES
+
+
+def test_a_route_that_does_not_say_who_may_use_it_is_refused_at_start() -> None:
+    with pytest.raises(TypeError, match="/forgotten"):
+        declared_access({}, "/forgotten")
+
+
+async def test_open_routes_do_not_look_at_credentials(api: Api) -> None:
+    for route, access in ROUTES.items():
+        if access == "open":
+            answer = await api.ask(*address(route, "not-found"), key="nonsense")
+            assert answer.status == 200, route
+
+
+async def test_any_routes_serve_the_anonymous_but_not_the_refused(api: Api) -> None:
+    for route, access in ROUTES.items():
+        if access == "any":
+            assert (await api.ask(*address(route))).status in (200, 404), route
+            assert (await api.ask(*address(route), key="nonsense")).status == 401, route
+
+
+async def test_routes_of_organizations_want_a_credential(api: Api) -> None:
+    for route in OF_ORGANIZATIONS:
+        answer = await api.ask(*address(route), json=BODIES.get(route))
+        assert (answer.status, answer.json()["error"]) == (401, "unauthorized"), route
+        assert answer.json()["message"] == "Authentication required"
+        assert answer.headers["Www-Authenticate"] == 'Bearer realm="agentauri"'
+
+
+async def test_a_key_needs_the_very_scope(api: Api, make_key: MakeKey) -> None:
+    for wanted in set(OF_ORGANIZATIONS.values()):
+        permissions = ("read", "write", "delete", "admin")
+        others = tuple(SCOPES - {wanted, ADMIN_ALL})
+        without = await make_key(key_type="admin", permissions=permissions, scopes=others)
+        only = await make_key(key_type="admin", permissions=permissions, scopes=(wanted,))
+        for route, access in OF_ORGANIZATIONS.items():
+            if access == wanted:
+                refused = await api.ask(*address(route), key=without, json=BODIES.get(route))
+                assert (refused.status, refused.json()["error"]) == (403, "forbidden"), route
+                assert refused.json()["required_scope"] == wanted
+                assert (await api.ask(*address(route), key=only, json=BODIES.get(route))).status != 403, route
+
+
+async def test_the_owners_scope_opens_every_route(api: Api, make_key: MakeKey) -> None:
+    key = await make_key(key_type="admin", permissions=("admin",), scopes=(ADMIN_ALL,))
+    for route in ROUTES:
+        answer = await api.ask(*address(route), key=key, json=BODIES.get(route))
+        assert answer.status not in (401, 403), route
+
+
+async def test_what_is_another_tenants_is_not_there_to_the_byte(api: Api, key: str, make_key: MakeKey) -> None:
+    made = await api.ask("POST", "/api/v1/triggers", key=key, json={"name": "secret"})
+    stranger = await make_key("strangers", environment="live")
+    for route in OF_ORGANIZATIONS:
+        if "{trigger_id}" in route:
+            theirs = await api.ask(*address(route, made.json()["id"]), key=stranger, json=BODIES.get(route))
+            nobodys = await api.ask(*address(route), key=stranger, json=BODIES.get(route))
+            assert theirs.status == 404, route
+            assert _without_id(theirs) == _without_id(nobodys), route
+    assert (await api.ask("GET", "/api/v1/triggers", key=stranger)).json()["data"] == []
+    assert (await api.ask("GET", f"/api/v1/triggers/{made.json()['id']}", key=key)).json()["name"] == "secret"
+
+
+def _without_id(answer: Answer) -> bytes:
+    return answer.body.replace(answer.headers["X-Request-Id"].encode(), b"")
+
+
+async def test_a_key_of_one_environment_does_not_see_the_other(api: Api, key: str, make_key: MakeKey) -> None:
+    tester = await make_key(environment="test")
+    made = await api.ask("POST", "/api/v1/triggers", key=key, json={"name": "t", "environment": "test"})
+    assert made.json()["environment"] == "live"  # the key's own wins
+    for route in OF_ORGANIZATIONS:
+        if "{trigger_id}" in route:
+            answer = await api.ask(*address(route, made.json()["id"]), key=tester, json=BODIES.get(route))
+            assert answer.status == 404, route
+    assert (await api.ask("GET", "/api/v1/triggers", key=tester)).json()["data"] == []
+    assert (await api.ask("GET", "/api/v1/triggers?environment=test", key=key)).json()["data"] == []
+    assert len((await api.ask("GET", "/api/v1/triggers?environment=live", key=key)).json()["data"]) == 1
+
+
+async def test_an_organization_that_is_not_the_keys_is_not_there_on_every_route(
+    api: Api, key: str, make_key: MakeKey
+) -> None:
+    await make_key("strangers")
+    async with api.house.database.transaction() as tx:
+        own = (await api.house.organizations.find(tx, "acme")).id
+        other = (await api.house.organizations.find(tx, "strangers")).id
+    for route in OF_ORGANIZATIONS:
+        method, path = address(route)
+        answers = [
+            await api.ask(method, path, key=key, json=BODIES.get(route), headers={"X-Organization-ID": named})
+            for named in (other, NOTHING)
+        ]
+        answers.append(await api.ask(method, f"{path}?organization_id={other}", key=key, json=BODIES.get(route)))
+        assert {answer.status for answer in answers} == {404}, route
+        assert len({_without_id(answer) for answer in answers}) == 1, route
+    headers = {"X-Organization-ID": own}
+    assert (await api.ask("GET", "/api/v1/triggers", key=key, headers=headers)).status == 200
+    assert (await api.ask("GET", f"/api/v1/triggers?organization_id={own}", key=key, headers=headers)).status == 200
+    conflict = await api.ask("GET", f"/api/v1/triggers?organization_id={other}", key=key, headers=headers)
+    assert (conflict.status, conflict.json()["error"]) == (400, "organization_conflict")
+
+
+async def test_a_body_may_name_the_keys_organization_and_no_other(api: Api, key: str) -> None:
+    async with api.house.database.transaction() as tx:
+        own = (await api.house.organizations.find(tx, "acme")).id
+    for named, headers, status in [
+        (own, {}, 201),
+        (NOTHING, {}, 404),
+        (NOTHING, {"X-Organization-ID": own}, 400),
+        (own, {"X-Organization-ID": own}, 201),
+    ]:
+        body = {"name": "t", "organization_id": named}
+        assert (await api.ask("POST", "/api/v1/triggers", key=key, json=body, headers=headers)).status == status
