@@ -85,3 +85,10 @@ async def test_a_share_limits_how_many_connections_its_owner_holds(database: Dat
         assert share._share.locked()
         async with database.transaction() as other:
             assert await other.fetchval("SELECT pg_backend_pid()") != await tx.fetchval("SELECT pg_backend_pid()")
+
+
+async def test_an_error_of_the_callers_own_is_not_taken_for_weather(database: Database) -> None:
+    with pytest.raises(BrokenPipeError):
+        async with database.transaction() as tx:
+            await tx.fetchval("SELECT 1")
+            raise BrokenPipeError("a pipe of the caller's")

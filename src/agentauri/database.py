@@ -66,43 +66,55 @@ class PoolExhausted(Unavailable):
 class Transaction:
     """One unit of work on one connection. Committed by `Database.transaction`, never by its users."""
 
-    def __init__(self, connection: AsyncConnection, raw: Connection) -> None:
+    def __init__(self, connection: AsyncConnection, raw: Connection, weather: _Weather) -> None:
         self._connection = connection
-        self.raw = raw
+        self._raw = raw
+        self._weather = weather
         self._after: list[After] = []
 
     async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run a Core statement."""
-        return await self._connection.execute(statement, parameters)
+        with self._weather:
+            return await self._connection.execute(statement, parameters)
 
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        return await self.raw.fetch(sql, *arguments)
+        with self._weather:
+            return await self._raw.fetch(sql, *arguments)
 
     async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
-        return await self.raw.fetchrow(sql, *arguments)
+        with self._weather:
+            return await self._raw.fetchrow(sql, *arguments)
 
     async def fetchval(self, sql: str, *arguments: object) -> Any:
-        return await self.raw.fetchval(sql, *arguments)
+        with self._weather:
+            return await self._raw.fetchval(sql, *arguments)
 
     async def run(self, sql: str, *arguments: object) -> int:
         """Run a statement for its effect; the number of rows it touched."""
-        status = await self.raw.execute(sql, *arguments)
+        with self._weather:
+            status = await self._raw.execute(sql, *arguments)
         count = status.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
 
+    async def run_many(self, sql: str, arguments: Iterable[Sequence[object]]) -> None:
+        """Run a statement once for each of `arguments`, in one round trip."""
+        with self._weather:
+            await self._raw.executemany(sql, arguments)
+
     async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[object]]) -> None:
-        await self.raw.copy_records_to_table(table, columns=list(columns), records=records)
+        with self._weather:
+            await self._raw.copy_records_to_table(table, columns=list(columns), records=records)
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """Undo what happens inside when it raises, and go on."""
-        await self.raw.execute("SAVEPOINT ours")
+        await self.run("SAVEPOINT ours")
         try:
             yield
         except BaseException:
-            await self.raw.execute("ROLLBACK TO SAVEPOINT ours; RELEASE SAVEPOINT ours")
+            await self.run("ROLLBACK TO SAVEPOINT ours; RELEASE SAVEPOINT ours")
             raise
-        await self.raw.execute("RELEASE SAVEPOINT ours")
+        await self.run("RELEASE SAVEPOINT ours")
 
     def on_commit(self, after: After) -> None:
         """Run `after` once the commit is durable. It must not matter if it never runs: a sweep backs it."""
@@ -135,6 +147,7 @@ class Database:
         self._config = config
         self._share = share
         self._outage = outage or _Outage(self._connect_raw)
+        self._weather = _Weather(self._outage)
 
     @classmethod
     @asynccontextmanager
@@ -171,30 +184,25 @@ class Database:
             PoolExhausted: no connection came free within the acquire timeout.
         """
         share: AbstractAsyncContextManager[None] = self._share or nullcontext()
-        async with share:
-            with _weather(self._outage):
-                async with self._connection() as connection:
-                    raw = await _driver(connection)
-                    tx = Transaction(connection, raw)
-                    try:
-                        await raw.execute("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off")
-                        yield tx
-                    except BaseException:
-                        await _roll_back(connection, raw)
-                        raise
-                    started = time.perf_counter()
-                    try:
-                        await raw.execute("COMMIT")
-                    except BaseException:
-                        await _roll_back(connection, raw)
-                        raise
-                    metrics.DB_COMMIT.observe(time.perf_counter() - started)
+        async with share, self._connection() as connection:
+            with self._weather:
+                raw = await _driver(connection)
+            tx = Transaction(connection, raw, self._weather)
+            try:
+                await tx.run("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off")
+                yield tx
+                started = time.perf_counter()
+                await tx.run("COMMIT")
+            except BaseException:
+                await _roll_back(connection, raw)
+                raise
+            metrics.DB_COMMIT.observe(time.perf_counter() - started)
         await tx._committed()
 
     @asynccontextmanager
     async def outside(self) -> AsyncIterator[Connection]:
         """A connection of its own, outside the pool, without a statement timeout: LISTEN, session locks, migrations."""
-        with _weather(self._outage):
+        with self._weather:
             connection = await self._connect_raw()
             try:
                 yield connection
@@ -223,7 +231,8 @@ class Database:
     async def _connection(self) -> AsyncIterator[AsyncConnection]:
         started = time.perf_counter()
         try:
-            connection = await self._engine.connect()
+            with self._weather:
+                connection = await self._engine.connect()
         except PoolTimeout as error:
             log.error(
                 "pool.exhausted",
@@ -290,8 +299,8 @@ class _Outage:
             self._probe.cancel()
 
 
-class _weather:  # noqa: N801  (used like a function)
-    """Turn what asyncpg and SQLAlchemy raise in an outage into `DatabaseUnavailable`."""
+class _Weather:
+    """Around single statements: turn what asyncpg and SQLAlchemy raise in an outage into `DatabaseUnavailable`."""
 
     def __init__(self, outage: _Outage) -> None:
         self._outage = outage

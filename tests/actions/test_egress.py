@@ -171,7 +171,7 @@ async def test_a_literal_address_is_refused_before_anything_is_sent(receiver: Re
     assert receiver.requests == []
 
 
-async def test_a_name_that_changes_its_mind_is_stopped_at_the_socket(receiver: Receiver) -> None:
+async def test_a_name_that_changes_its_mind_is_refused(receiver: Receiver) -> None:
     answers = iter([["8.8.8.8"], ["127.0.0.1"]])
     guard = a_guard(look_up=lambda _: next(answers))
     port = URL(receiver.url).port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -38,6 +39,15 @@ async def drain(indexer: Indexer, most: int = 100) -> list[Step]:
         if steps[-1] is Step.IDLE:
             return steps
     raise AssertionError(f"not idle after {most} steps, the last of them {steps[-10:]}")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when the condition holds, which it must within ten seconds."""
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to that")
 
 
 def wake(indexer: Indexer) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 
-from chaos.world import SECONDS, Left, World
-from support.processes import until
+from chains import logs
+from chains.scripted import ScriptedChain, ScriptedNode, transaction
+from chaos.world import SECONDS, Fact, Left, World
 
 EVENTS = 40
 BATCH = "10"  # events at once, and so several batches
@@ -18,10 +20,11 @@ SLOTS = 20  # sends at once
 
 
 class Hop(NamedTuple):
-    """A point to die at, and what must be there when the process has died."""
+    """A point to die at, what must be there when the process has died, and whether what was sent may be sent again."""
 
     point: str
     left: Callable[[Left], bool]
+    repeats: bool = False
 
 
 EVALUATION = [
@@ -34,14 +37,56 @@ EVALUATION = [
 DISPATCH = [
     Hop("dispatcher.leased", lambda left: left.leased == SLOTS and left.claimed == left.received == 0),
     Hop("dispatcher.claimed", lambda left: left.leased == left.claimed == SLOTS and left.received == 0),
-    Hop("dispatcher.sent", lambda left: left.received > 0 and left.attempts == 0 and left.claimed == SLOTS),
-    Hop("dispatcher.recorded", lambda left: left.delivered == left.attempts > 0 and left.leased == SLOTS),
-    Hop("dispatcher.acked", lambda left: left.delivered == left.attempts > 0 and left.leased < SLOTS),
+    Hop("dispatcher.sent", lambda left: left.received > 0 and left.attempts == 0 and left.claimed == SLOTS, repeats=True),
+    Hop("dispatcher.recorded", lambda left: left.delivered == left.attempts > 0 and left.leased == SLOTS, repeats=True),
+    Hop("dispatcher.acked", lambda left: left.delivered == left.attempts > 0 and left.leased < SLOTS, repeats=True),
 ]
+
+
+FETCH = ["indexer.fetched:2", "indexer.verified:2", "indexer.decoded:2", "indexer.stored:2"]
 
 
 def name_of(hop: Hop) -> str:
     return hop.point.partition(":")[0]
+
+
+@pytest.mark.parametrize("point", FETCH, ids=lambda point: point.partition(":")[0])
+async def test_killed_while_indexing_it_neither_loses_nor_doubles_a_log(world: World, point: str) -> None:
+    chain = ScriptedChain(start_time=int(time.time()))
+    for number in range(1, EVENTS + 1):
+        chain.mine(transaction(logs.feedback(number % 5, number * 37 % 100, tag1=("uptime", "starred")[number % 2])))
+    async with ScriptedNode.serve(chain) as node:
+        settings = {"RPC_URLS_84532": node.url, "START_BLOCK_84532": "1", "RPC_MAX_RANGE": BATCH}
+        child = await world.start("indexer", AGENTAURI_CRASH_AT=point, **settings)
+        assert await child.ended(SECONDS) == -signal.SIGKILL
+        await facts_and_cursor_agree(world, chain)
+        _, second = node.ranges[1]
+        assert (await cursor(world) == second) if point == "indexer.stored:2" else (await cursor(world) < second)
+        expect_logs(world, chain)
+
+        await world.start("indexer,evaluator,dispatcher", **settings)
+
+        await world.finish()
+    await facts_and_cursor_agree(world, chain)
+    assert await cursor(world) == EVENTS
+
+
+async def cursor(world: World) -> int:
+    return int((await world.fetch("SELECT last_block_number FROM checkpoints"))[0][0])
+
+
+async def facts_and_cursor_agree(world: World, chain: ScriptedChain) -> None:
+    """What is stored are the logs of the blocks up to the checkpoint, no more and no less."""
+    stored = await world.fetch("SELECT block_hash, log_index FROM events WHERE retracted_at IS NULL ORDER BY block_number")
+    told = [(log["blockHash"], int(log["logIndex"], 16)) for block in chain.blocks[: await cursor(world) + 1] for _, log in block.logs]
+    assert stored == told
+
+
+def expect_logs(world: World, chain: ScriptedChain) -> None:
+    for number in range(1, EVENTS + 1):
+        [(_, log)] = chain.blocks[number].logs
+        fact = Fact(number % 5, number * 37 % 100, ("uptime", "starred")[number % 2])
+        world.expect(f"reputation-84532-{log['transactionHash']}-0", fact)
 
 
 @pytest.mark.parametrize("hop", EVALUATION, ids=name_of)
@@ -70,25 +115,22 @@ async def test_killed_while_delivering_it_repeats_at_most_what_was_under_way(wor
     await world.pass_time()
     await world.start()
 
-    unrecorded = left.received - left.attempts
-    await world.finish(repeats=unrecorded)
+    await world.finish(repeats=left.claimed if hop.repeats else 0)
     abandoned = await world.fetch("SELECT count(*) FROM attempts WHERE outcome = 'abandoned'")
     assert abandoned == [(left.claimed,)]
 
 
 async def test_500_events_survive_three_kills_at_random(world: World) -> None:
     dice = random.Random(8004)
-    repeats = 0
-    await world.start()
-    for moment in sorted(dice.sample(range(20, 800), 3)):
+    claimed = 0
+    for _ in range(3):
+        child = await world.start(MAX_CONCURRENT_EVENTS=BATCH)
         await world.happen(125)
-        child = world.children[-1]
-        await until(lambda moment=moment: len(world.receiver.requests) >= moment, SECONDS, f"{moment} requests")  # type: ignore[misc]
+        await world.received(dice.randint(len(world.receiver.requests), len(world.due) - 1))
         child.kill()
-        left = await world.left()
-        repeats += left.received - left.attempts
+        claimed += (await world.left()).claimed
         await world.pass_time()
-        await world.start()
+    await world.start()
     await world.happen(125)
 
-    await world.finish(repeats=repeats)
+    await world.finish(repeats=claimed)

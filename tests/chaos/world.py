@@ -197,6 +197,10 @@ class World:
         received = len(self.receiver.requests)
         return Left(processed, deliveries, claimed, delivered, attempts, known, ready, leased, received)
 
+    async def received(self, number: int) -> None:
+        """Wait until the endpoint has had so many requests."""
+        await until(lambda: len(self.receiver.requests) >= number, SECONDS, f"{number} requests")
+
     async def is_done(self) -> bool:
         """Nothing waits any more, and nothing is missing."""
         [(processed, unfinished)] = await self.fetch(

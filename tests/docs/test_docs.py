@@ -124,6 +124,21 @@ def commands(group: click.Group, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
+def test_the_image_copies_files_that_exist_and_are_not_ignored() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    sources = {source for names in copied for source in names.split()}
+    kept = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert sources == kept
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+def test_the_compose_file_runs_roles_that_exist() -> None:
+    lists = re.findall(r'"--only", "([a-z,]+)"', (ROOT / "compose.yaml").read_text(encoding="utf-8"))
+
+    assert {role for roles in lists for role in roles.split(",")} == set(ROLES)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

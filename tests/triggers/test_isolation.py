@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from agentauri.database import Database
+from agentauri.database import Database, DatabaseUnavailable
 from agentauri.events import Event, EventQueue
 from agentauri.triggers import Catalog, Evaluator
 from triggers.conftest import MakeEvaluator
@@ -186,3 +189,66 @@ async def test_a_statement_that_hangs_is_a_timeout_of_the_event(
     assert evaluator.tally.tasks_timeout == 1
     async with database.transaction() as tx:
         assert await tx.fetchval("SELECT attempts FROM event_queue") == 1
+
+
+@pytest.mark.usefixtures("log_lines")
+async def test_a_lost_connection_counts_against_no_event(database: Database, evaluator: Evaluator) -> None:
+    async with database.transaction() as tx:
+        await make_trigger(tx)
+        [seq] = await insert_events(tx, 1)
+        await tx.run(
+            """CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$"""
+        )
+        await tx.run("CREATE TRIGGER leave BEFORE INSERT ON deliveries FOR EACH ROW EXECUTE FUNCTION leave()")
+    with pytest.raises(DatabaseUnavailable):
+        await evaluator.step()
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT attempts FROM event_queue WHERE due_at IS NULL") == 0
+        await tx.run("DROP TRIGGER leave ON deliveries")
+
+    await finish(evaluator)
+
+    async with database.transaction() as tx:
+        assert len(await matches(tx, [seq])) == 1
+
+
+async def test_ten_failed_passes_in_a_row_are_told_and_then_work_goes_on(
+    database: Database, make_evaluator: MakeEvaluator, log_lines: LogLines
+) -> None:
+    async with database.transaction() as tx:
+        await insert_events(tx, 1)
+    stopping = asyncio.Event()
+    passes = itertools.count()
+    evaluator: Evaluator
+
+    async def gate() -> bool:
+        if next(passes) < 12:
+            raise DatabaseUnavailable("The database is away.")
+        if evaluator.tally.tasks_succeeded:
+            stopping.set()
+        return True
+
+    evaluator = make_evaluator(gate=gate, poll_interval=0.01)
+    await evaluator.run(stopping)
+
+    [aborted] = coded(log_lines, "POLLING_FALLBACK_BATCH_ABORTED")
+    assert (aborted["cause"], aborted["failures"]) == ("database", 10)
+    assert len(coded(log_lines, "POLLING_FALLBACK_QUERY_ERROR")) == 1
+    assert await waiting(database) == 0
+
+
+async def test_watchdogs_speak_of_what_stands_still(
+    database: Database, make_evaluator: MakeEvaluator, log_lines: LogLines
+) -> None:
+    evaluator = make_evaluator(watchdog_idle=300)
+    async with database.transaction() as tx:
+        await insert_events(tx, 1, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    await evaluator.watch()
+    assert [line["message"] for line in coded(log_lines, "EVENTS_STALLED")] == [
+        "No events processed in the last 5 minutes"
+    ]
+    await finish(evaluator)
+    await evaluator.watch()
+    assert len(coded(log_lines, "EVENTS_STALLED")) == 1

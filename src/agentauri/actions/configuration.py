@@ -123,7 +123,7 @@ class ActionService:
             stored = self._stored(row["secrets"]) if None in action.secrets.values() else {}
             if missing := _missing(action.secrets, stored):
                 raise Invalid.fields(*(fault.under(f"actions[{action.position}]") for fault in missing))
-            merged = {name: stored[name] if value is None else value for name, value in action.secrets.items()}
+            merged = {name: stored[name.lower()] if value is None else value for name, value in action.secrets.items()}
             record = await store.update(tx, action.draft.id, action, self._seal(merged))
             made.append(_action(record) if row["signs"] else await self._with_signing_secret(tx, record))
         return made
@@ -204,7 +204,9 @@ class ActionService:
                 seen.add(wanted)
 
     def _seal(self, secrets: Mapping[str, str | None]) -> bytes | None:
-        return self._sealer.seal(msgspec.json.encode(secrets), SECRETS_PURPOSE) if secrets else None
+        """Names are kept in lower case: a header is the same header in any."""
+        lower = {name.lower(): value for name, value in secrets.items()}
+        return self._sealer.seal(msgspec.json.encode(lower), SECRETS_PURPOSE) if secrets else None
 
     def _stored(self, sealed: bytes | None) -> dict[str, str]:
         try:
@@ -226,5 +228,5 @@ def _missing(wanted: Mapping[str, str | None], stored: Mapping[str, str]) -> lis
     return [
         FieldError(f"config.{name}", "has no stored value to keep")
         for name, value in wanted.items()
-        if value is None and name not in stored
+        if value is None and name.lower() not in stored
     ]

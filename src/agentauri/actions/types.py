@@ -95,7 +95,7 @@ class Action(Struct, frozen=True, kw_only=True):
     signing_secret: str | UnsetType = UNSET
 
 
-class MatchAction(Struct, frozen=True, kw_only=True):
+class MatchAction(Struct, frozen=True, kw_only=True, array_like=True):
     """What the evaluator needs of an enabled action to draft a delivery."""
 
     id: ActionId

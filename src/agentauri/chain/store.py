@@ -207,7 +207,7 @@ async def add_raw_logs(tx: Transaction, chain_id: ChainId, logs: Sequence[tuple[
     """Keep logs that are no event, with the time of their block."""
     if not logs:
         return
-    await tx.raw.executemany(
+    await tx.run_many(
         """INSERT INTO raw_logs (chain_id, block_number, block_hash, transaction_hash, transaction_index, log_index,
                                  address, topics, data, block_time, reason)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
@@ -255,7 +255,7 @@ async def count_events_above(tx: Transaction, chain_id: ChainId, block_number: i
 
 
 async def save_contracts(tx: Transaction, chain_id: ChainId, contracts: Sequence[Contract]) -> None:
-    await tx.raw.executemany(
+    await tx.run_many(
         """INSERT INTO registry_contracts (chain_id, registry, address, version, implementation, identity_registry,
                                            checked_at)
            VALUES ($1, $2, $3, $4, $5, $6, now())
@@ -278,7 +278,7 @@ async def mark_upgraded(tx: Transaction, chain_id: ChainId, registry: str, time:
 async def save_providers(tx: Transaction, chain_id: ChainId, providers: Iterable[Provider]) -> None:
     """Each provider's record, for those who look from outside."""
     now = time.monotonic()
-    await tx.raw.executemany(
+    await tx.run_many(
         """INSERT INTO rpc_providers (chain_id, name, score, latency_ms, successes, failures, consecutive_failures,
                                       state, open_until, last_error, last_ok_at, updated_at)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() + $9, $10, $11, now())

@@ -89,7 +89,7 @@ async def move(tx: Transaction, pairs: Sequence[tuple[EventSeq, NewEvent]]) -> N
 
 async def revive(tx: Transaction, pairs: Sequence[tuple[EventSeq, NewEvent]]) -> None:
     """Reinstate settled rows with the content of the logs, in their next epoch. Rare, so a statement each."""
-    await tx.raw.executemany(
+    await tx.run_many(
         f"""UPDATE events SET {_REVIVED}, retracted_at = NULL, settled_at = NULL, epoch = epoch + 1
             WHERE seq = ${len(_WRITTEN)}""",  # noqa: S608 (our own column names)
         [(*_values(log)[1:], seq) for seq, log in pairs],

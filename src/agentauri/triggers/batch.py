@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 from msgspec import Struct, field
@@ -38,12 +38,16 @@ Pair = tuple[TriggerId, ActionId]
 Progress = Callable[[], None]
 
 
-class Raised(Struct, frozen=True):
+class Raised(NamedTuple):
     """A trigger that broke on an event instead of answering."""
 
     row: Row
     definition: Definition
     error: Exception
+
+    @property
+    def trigger_id(self) -> TriggerId:
+        return TriggerId(self.definition.trigger_id)
 
 
 class Verdict(Struct):
@@ -57,8 +61,16 @@ class Verdict(Struct):
     event: Event | None
     matched: int = 0
     drafts: list[DeliveryDraft] = field(default_factory=list)
+    raised: list[Raised] = field(default_factory=list)
     total: Resume = Resume()
     unfinished: bool = False
+
+    def pairs(self) -> set[Pair]:
+        """The (trigger, action) that matched. A trigger that broke has not said no."""
+        matched = {(draft.trigger_id, draft.action_id) for draft in self.drafts}
+        return matched.union(
+            (raised.trigger_id, action.id) for raised in self.raised for action in raised.definition.actions
+        )
 
     @property
     def stands(self) -> bool:
@@ -82,8 +94,12 @@ class Batch:
         self._progress = progress
         self._started = self._breath = time.perf_counter()
         self.verdicts: list[Verdict] = []
-        self.raised: list[Raised] = []
         self.evaluated = 0
+
+    @property
+    def raised(self) -> list[Raised]:
+        """Who broke. Of an event in parts that is asked after the last of them."""
+        return [raised for verdict in self.verdicts if not verdict.unfinished for raised in verdict.raised]
 
     async def evaluate(self, rows: Iterable[Row]) -> None:
         """Go through rows in their order, until all are done or as many matches found as one transaction takes."""
@@ -114,7 +130,7 @@ class Batch:
                 if program is not None and program.matches(event):
                     found.append(program.definition)
             except Exception as error:  # noqa: BLE001  (one trigger's bug must not stop the others)
-                self.raised.append(Raised(row, self._index.definition(number), error))
+                verdict.raised.append(Raised(row, self._index.definition(number), error))
             if not count % CANDIDATES_AT_ONCE:
                 await self._breathe()
         if row.resume is not None:
@@ -176,26 +192,19 @@ class Batch:
         existing = await deliveries.existing(tx, facts.values())
         wanted: dict[EventSeq, set[Pair]] = {}
         for verdict in again:
-            seq = verdict.row.event_seq
+            known = existing.get(verdict.row.event_seq, set())
             if verdict.row.trigger_id is None:
-                pairs = wanted.setdefault(seq, set())
-                pairs |= {(draft.trigger_id, draft.action_id) for draft in verdict.drafts}
-            known = existing.get(seq, set())
+                wanted[verdict.row.event_seq] = verdict.pairs()
             verdict.drafts = [draft for draft in verdict.drafts if (draft.trigger_id, draft.action_id) not in known]
-        # A trigger that broke has not said no.
-        for raised in self.raised:
-            if (pairs_of := wanted.get(raised.row.event_seq)) is not None:
-                trigger_id = TriggerId(raised.definition.trigger_id)
-                pairs_of |= {(trigger_id, action.id) for action in raised.definition.actions}
-        void = {pair[0] for seq, pairs in wanted.items() for pair in existing.get(seq, set()) - pairs}
-        settled = await deliveries.settle(
-            tx, [facts[seq] for seq in wanted], await store.notifying(tx, void) if void else (), keep=wanted
-        )
+        void = {trigger_id for seq, pairs in wanted.items() for trigger_id, _ in existing.get(seq, set()) - pairs}
+        notify = await store.notifying(tx, void) if void else set()
+        settled = await deliveries.settle(tx, [facts[seq] for seq in wanted], notify, keep=wanted)
         await deliveries.resume(tx, wanted)
-        busy = [v.row.position for v in again if v.row.event_seq in wanted and v.row.event_seq not in settled]
-        if busy:
-            await store.postpone(tx, busy)
-        return set(busy)
+        busy = wanted.keys() - settled
+        positions = {verdict.row.position for verdict in again if verdict.row.event_seq in busy}
+        if positions:
+            await store.postpone(tx, positions)
+        return positions
 
     async def _set_aside(self, tx: Transaction, queue: EventQueue, max_attempts: int) -> set[int]:
         """Give events back for the triggers that broke on them, alone; the positions of rows that stay for that."""
@@ -203,8 +212,7 @@ class Batch:
         for raised in self.raised:
             row, error = raised.row, repr(raised.error)
             if row.trigger_id is None:
-                trigger_id = TriggerId(raised.definition.trigger_id)
-                await queue.requeue_pair(tx, row.event_seq, row.chain_id, trigger_id, error)
+                await queue.requeue_pair(tx, row.event_seq, row.chain_id, raised.trigger_id, error)
             else:
                 await queue.fail(tx, [row.position], error, max_attempts)
                 stay.add(row.position)
@@ -236,7 +244,7 @@ class Batch:
                 )
         for raised in self.raised:
             metrics.TASK_PANICKED.labels("evaluator").inc()
-            about = {"event_id": raised.row.event_id, "trigger_id": raised.definition.trigger_id}
+            about = {"event_id": raised.row.event_id, "trigger_id": raised.trigger_id}
             log.error("trigger.panicked", code="TASK_PANIC", exc_info=raised.error, **about)
             log.error("trigger.failed", code="POLLING_FALLBACK_EVENT_FAILED", error=repr(raised.error)[:500], **about)
         log.info(

@@ -79,6 +79,7 @@ class Catalog:
             return False
         await self._apply(tx, seen.ids)
         self._at(seen)
+        self._behind = self.index.worn
         return True
 
     async def _refresh(self) -> None:

@@ -29,7 +29,7 @@ from agentauri.triggers.catalog import Catalog
 from agentauri.triggers.lanes import Lanes
 from agentauri.triggers.store import Row, Taken
 from agentauri.triggers.watch import Watch
-from agentauri.types import ChainId
+from agentauri.types import ChainId, utc_now
 
 log = get_logger(__name__)
 
@@ -138,7 +138,9 @@ class Evaluator:
         rows, goes_on_at = await self._pass(lane.chain_id, take)
         if not rows:
             return False
-        self._watch.took(asyncio.get_running_loop().time())
+        born = rows[-1].created_at
+        if born is not None and (utc_now() - born).total_seconds() < self._config.watchdog_idle:
+            self._watch.took(asyncio.get_running_loop().time())  # a backlog was announced long ago, if ever
         if goes_on_at is None:
             self._lanes.served(lane, rows[-1].position + 1, more=len(rows) == limit)
         else:

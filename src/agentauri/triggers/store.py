@@ -50,6 +50,10 @@ class Row:
         """None where somebody deleted the event."""
         return self._record["id"]  # type: ignore[no-any-return]
 
+    @property
+    def created_at(self) -> datetime | None:
+        return self._record["created_at"]  # type: ignore[no-any-return]
+
     def event(self) -> Event:
         """Decoded here and not before, so that an event which cannot be is a failure of its own."""
         return Event.from_row(self._record)
@@ -113,11 +117,11 @@ async def remember(tx: Transaction, resumes: Mapping[int, Resume]) -> None:
     )
 
 
-async def postpone(tx: Transaction, positions: Sequence[int]) -> None:
+async def postpone(tx: Transaction, positions: Collection[int]) -> None:
     """Let rows come again in a second, without counting it as a failure."""
     await tx.run(
         "UPDATE event_queue SET due_at = clock_timestamp() + interval '1 second' WHERE position = ANY($1::bigint[])",
-        positions,
+        list(positions),
     )
 
 

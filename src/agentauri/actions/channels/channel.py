@@ -25,7 +25,7 @@ class Accepted(Struct, frozen=True, kw_only=True):
 
 
 class StoredAction(Struct, frozen=True, kw_only=True):
-    """An action as it is stored, its secrets opened. `signing_keys` are newest first."""
+    """An action as it is stored, its secrets opened, their names in lower case. `signing_keys` are newest first."""
 
     id: ActionId
     action_type: str

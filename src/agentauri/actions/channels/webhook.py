@@ -62,7 +62,7 @@ class WebhookChannel:
         url = str(config.get("url", ""))
         try:
             headers = {
-                name.lower(): action.secrets[webhook_config.secret_name(name)]
+                name.lower(): action.secrets[webhook_config.secret_name(name.lower())]
                 for name in cast("Mapping[str, str]", config.get("headers", {}))
             }
             body, content_type = webhook_config.compile_body(config, headers.get("content-type"))

@@ -92,7 +92,7 @@ def target_of(url: str, guard: Guard) -> Target:
 
 
 def secret_name(header: str) -> str:
-    return f"headers.{header.lower()}"
+    return f"headers.{header}"
 
 
 def compile_body(config: Mapping[str, object], content_type: str | None) -> tuple[JsonTemplate | Template | None, str]:

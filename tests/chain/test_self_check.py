@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from agentauri.chain import Step
+from agentauri.chain.start_block import first_block_since
+from agentauri.chain.types import Header
+from agentauri.database import Database
+from chains import logs
+from chains.driving import Open, Serve, checkpoint, contents, drain, rows, truth, wake
+from chains.logs import IDENTITY, REPUTATION, VALIDATION, account
+from chains.scripted import ScriptedChain, ScriptedNode, transaction
+
+Lines = list[dict[str, object]]
+
+
+def make_scripted(chain_id: int = 84532) -> ScriptedChain:
+    chain = ScriptedChain(chain_id)
+    chain.mine(transaction(logs.registered(1)), count=5)
+    return chain
+
+
+def refusals(log_lines: Lines) -> list[str]:
+    return [str(line["message"]) for line in log_lines if line.get("code") == "CHAIN_SELF_CHECK_FAILED"]
+
+
+async def test_a_provider_of_another_chain_is_refused_with_what_to_do(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    node = await serve(make_scripted())
+    node.chain_id = 1
+    indexer = open_indexer(node)
+
+    assert await indexer.step() is Step.REFUSED
+
+    assert refusals(log_lines) == ["rpc-1 serves chain 1, not 84532; correct its URL in RPC_URLS_84532"]
+    now = await checkpoint(database)
+    assert (now["status"], now["last_block_number"]) == ("starting", -1)
+    assert "RPC_URLS_84532" in now["status_reason"]
+    node.chain_id = None
+    wake(indexer)
+    await drain(indexer)
+    assert (await checkpoint(database))["status"] == "live"
+
+
+async def test_one_wrong_provider_among_several_is_left_out(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    wrong, right = await serve(chain), await serve(chain)
+    wrong.chain_id = 1
+
+    await drain(open_indexer(wrong, right))
+
+    assert await contents(database) == truth(chain)
+    assert len(refusals(log_lines)) == 1
+
+
+def placeholder(node: ScriptedNode) -> None:
+    node.versions[REPUTATION] = "0.0.1"
+
+
+def foreign(node: ScriptedNode) -> None:
+    node.identity = account(77)
+
+
+def missing(node: ScriptedNode) -> None:
+    del node.versions[IDENTITY]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [(placeholder, "placeholder"), (foreign, "belongs to the Identity registry"), (missing, "IDENTITY_ADDRESS_84532")],
+)
+async def test_registries_that_are_not_the_right_ones_refuse_the_chain_until_they_are(
+    spoil: object, told: str, database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    node = await serve(chain)
+    assert callable(spoil)
+    spoil(node)
+    indexer = open_indexer(node)
+
+    assert await indexer.step() is Step.REFUSED
+
+    assert told in refusals(log_lines)[0]
+    assert await contents(database) == []
+    node.versions, node.identity = dict.fromkeys((IDENTITY, REPUTATION, VALIDATION), "2.0.0"), IDENTITY
+    await drain(indexer)
+    assert await contents(database) == truth(chain)
+
+
+async def test_a_missing_validation_registry_and_another_version_only_warn(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    node = await serve(chain)
+    del node.versions[VALIDATION]
+    node.versions[REPUTATION] = "2.1.0"
+
+    await drain(open_indexer(node))
+
+    warned = sorted(str(line["message"]) for line in log_lines if line["event"] == "chain.self_check")
+    assert len(warned) == 2
+    assert "has version 2.1.0" in warned[0]
+    assert "there is no Validation registry" in warned[1]
+    found = await rows(database, "SELECT registry, version, implementation IS NOT NULL FROM registry_contracts")
+    assert sorted(found) == [
+        ("identity", "2.0.0", True),
+        ("reputation", "2.1.0", True),
+        ("validation", None, True),
+    ]
+
+
+async def test_a_local_chain_is_read_whatever_stands_at_its_addresses(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted(31337)
+    node = await serve(chain)
+    node.versions.clear()
+
+    await drain(open_indexer(node, chain_id=31337, start_block=0))
+
+    assert refusals(log_lines) == []
+    assert await contents(database) == truth(chain)
+
+
+async def test_what_is_wrong_later_degrades_a_running_chain_without_stopping_it(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    chain = make_scripted()
+    node = await serve(chain)
+    indexer = open_indexer(node)
+    await drain(indexer)
+    node.versions[REPUTATION] = "0.0.1"
+    indexer._inspector._next = 0.0
+    chain.mine(transaction(logs.registered(2)))
+
+    await drain(indexer)
+
+    assert await contents(database) == truth(chain)
+    now = await checkpoint(database)
+    assert now["status"] == "degraded"
+    assert "placeholder" in now["status_reason"]
+
+
+async def test_an_upgrade_is_announced_and_looked_into(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    node = await serve(chain)
+    indexer = open_indexer(node)
+    await drain(indexer)
+    chain.mine(transaction(logs.emit(REPUTATION, logs.UPGRADED, implementation=account(9))))
+    node.versions[REPUTATION] = "2.1.0"
+
+    await drain(indexer)
+
+    (line,) = [line for line in log_lines if line.get("code") == "CONTRACT_UPGRADED"]
+    assert (line["level"], line["registry"], line["implementation"]) == ("CRITICAL", "reputation", account(9))
+    found = await rows(
+        database, "SELECT version, upgraded_at IS NOT NULL FROM registry_contracts WHERE registry = 'reputation'"
+    )
+    assert found == [("2.1.0", True)]
+
+
+async def test_an_unknown_start_block_is_found_by_its_time(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    chain = ScriptedChain(start_time=1_770_000_000, block_time=2)
+    chain.mine(count=700)
+    chain.mine(transaction(logs.registered(1)), count=300)
+    node = await serve(chain)
+
+    await drain(open_indexer(node, start_block=None, earliest=1_770_000_000 + 2 * 700))
+
+    assert (await checkpoint(database))["first_block"] == 700
+    assert node.ranges[0][0] == 700
+    assert await contents(database) == truth(chain)
+
+
+@pytest.mark.parametrize(("time", "found"), [(0, 0), (100, 0), (101, 1), (145, 5), (190, 9), (500, 9)])
+async def test_the_first_block_since_a_time_is_found_by_bisection(time: int, found: int) -> None:
+    head = Header(9, "", "", 190, 0)
+
+    async def header_at(number: int) -> Header:
+        return replace(head, number=number, time=100 + 10 * number)
+
+    assert await first_block_since(time, head, header_at) == found
