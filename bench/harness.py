@@ -39,7 +39,7 @@ from agentauri.migrations import migrate
 from agentauri.types import Secret
 
 TEMPLATE, COPY = "bench_template", "bench_run"
-PATIENCE = 600.0  # seconds after which a run is taken for stuck
+PATIENCE = 300.0  # seconds after which a run is taken for stuck
 LAG_EVERY = 0.01
 
 

@@ -52,6 +52,18 @@ async def test_a_lost_connection_is_weather_and_the_pool_recovers(database: Data
     assert await database.answers()
 
 
+async def test_connections_that_ended_while_they_lay_in_the_pool_fail_nobody(database: Database, admin_url: str) -> None:
+    async with database.transaction() as one, database.transaction() as other:
+        pids = [await tx.fetchval("SELECT pg_backend_pid()") for tx in (one, other)]
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute("SELECT pg_terminate_backend(pid, 10000) FROM unnest($1::int[]) AS pid", pids)
+    await admin.close()
+
+    for _ in range(3):
+        async with database.transaction() as tx:
+            assert await tx.fetchval("SELECT pg_backend_pid()") not in pids
+
+
 async def test_a_server_that_is_not_there_is_weather() -> None:
     nowhere = database_config("postgresql://postgres@/agentauri_backend?host=/nonexistent", (20, 1))
     async with Database.open(nowhere) as database:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -150,6 +151,7 @@ def migrate() -> None:
 def show_env(connections: bool) -> None:
     """Print the settings in force, secrets masked."""
     from agentauri.connections import masked, postgres_environment, redis_environment
+    from agentauri.embedded import postgres_program
 
     config = settings()
     if not connections:
@@ -162,6 +164,9 @@ def show_env(connections: bool) -> None:
         values = postgres_environment(found.database.url.reveal()) | redis_environment(found.redis.url.reveal())
         for name, value in values.items():
             click.echo(f"export {name}={shlex.quote(value)}")
+    program = postgres_program("psql", config.postgres_bin)
+    if program is not None and config.database is None:
+        click.echo(f'export PATH={shlex.quote(str(program.parent))}:"$PATH"')
 
 
 @main.command(context_settings=PASS_ON)
@@ -261,9 +266,9 @@ def events() -> None:
 
 @events.command("retry")
 @click.option("--parked", is_flag=True, help="Every event that was set aside.")
-@click.option("--id", "event_id", help="This one, parked or done.")
+@click.option("--id", "event_id", help="This one.")
 def retry_events(parked: bool, event_id: str | None) -> None:
-    """Evaluate events again that were set aside after too many failures."""
+    """Evaluate events again that failed, or were set aside after too many failures."""
     if parked == bool(event_id):
         fail("name either --parked or --id", 2)
     click.echo(f"{run(lambda console, app: console.retry_events(app, event_id))} queued again.")
@@ -342,6 +347,50 @@ def queue_status() -> None:
 def rebuild_queue() -> None:
     """Make the Redis queue agree with PostgreSQL. Safe at any time."""
     click.echo(f"{run(lambda console, app: console.rebuild_queue(app))} deliveries were put back.")
+
+
+@main.group()
+def certs() -> None:
+    """TLS certificates for a PostgreSQL of your own."""
+
+
+@certs.command("generate")
+@click.option("--folder", type=click.Path(path_type=Path), help="Default: docker/postgres/certs.")
+@click.option(
+    "--host", "hosts", multiple=True, help="Its name or address; repeatable. Default: localhost, postgres."
+)
+@click.option("--days", type=click.IntRange(1, 3650), help="How long they are valid. Default: 825.")
+def generate_certs(folder: Path | None, hosts: tuple[str, ...], days: int | None) -> None:
+    """Make root.crt, server.crt and server.key, replacing what is there. Restart PostgreSQL afterwards."""
+    from agentauri import certificates
+
+    try:
+        made = certificates.generate(
+            folder or certificates.FOLDER, hosts or ("localhost", "postgres", "127.0.0.1"), days or certificates.DAYS
+        )
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}. --folder names a folder that you can write to")
+    for path in made:
+        click.echo(path)
+
+
+@certs.command("check")
+@click.option("--folder", type=click.Path(path_type=Path), help="Default: docker/postgres/certs.")
+def check_certs(folder: Path | None) -> None:
+    """Tell when the certificates end; exit 1 when that is within 14 days."""
+    from agentauri import certificates
+
+    soon = False
+    for name in ("root.crt", "server.crt"):
+        path = (folder or certificates.FOLDER) / name
+        try:
+            found = certificates.expiry(path)
+        except (OSError, ValueError):
+            fail(f"{path}: no certificate there; agentauri certs generate makes one")
+        soon |= found.days < certificates.WARN_DAYS
+        click.echo(f"{path}: valid until {found.at:%Y-%m-%d} ({found.days} days)")
+    if soon:
+        fail("Renew them: agentauri certs generate, then restart PostgreSQL")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

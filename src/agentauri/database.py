@@ -325,8 +325,12 @@ class _Weather:
 
 
 async def _driver(connection: AsyncConnection) -> Connection:
-    raw = (await connection.get_raw_connection()).driver_connection
-    return cast(Connection, raw)
+    """asyncpg's own; a fresh one where the server has ended it while it lay in the pool, as a restart does with all."""
+    while True:
+        raw = cast(Connection, (await connection.get_raw_connection()).driver_connection)
+        if not raw.is_closed():
+            return raw
+        await connection.invalidate()
 
 
 async def _roll_back(connection: AsyncConnection, raw: Connection) -> None:

@@ -12,7 +12,7 @@ import pytest
 import standardwebhooks
 from aiohttp import web
 
-from agentauri.actions import ActionDraft, Dispatcher
+from agentauri.actions import ActionDraft, Dispatcher, Guard
 from agentauri.types import DeliveryId
 from support.receiver import Answer
 

@@ -45,7 +45,10 @@ def base(chain: ScriptedChain, number: int = 0) -> Anchor:
 
 
 def check(chain: ScriptedChain, found: list[Log], headers: dict[int, Header] | None = None, **changes: bool) -> None:
-    window.check(CHAIN, base(chain), 9, found, headers or held(chain), **{"blooms": True} | changes)
+    headers = headers or held(chain)
+    window.check_headers(base(chain), headers)
+    hashes = {number: header.hash for number, header in headers.items()}
+    window.check_logs(range(1, 10), CHAIN.registries, found, headers, hashes, **{"blooms": True} | changes)
 
 
 def refused(chain: ScriptedChain, found: list[Log], headers: dict[int, Header] | None = None) -> bool:

@@ -83,9 +83,7 @@ def record(count: int) -> Recording:
 _SEVEN, _PLACE = f"{7:064x}", "0x" + f"{7:064x}"
 
 
-def _wire(
-    log: ScriptedLog, agent: int, number: int, block_hash: str, time: str, transaction: str, index: int
-) -> bytes:
+def _wire(log: ScriptedLog, agent: int, number: int, block_hash: str, time: str, transaction: str, index: int) -> bytes:
     topics = [f"0x{agent:064x}" if topic == _PLACE else topic for topic in log.topics]
     data = f"0x{agent:064x}" if log.data == _PLACE else log.data
     return msgspec.json.encode(
@@ -147,4 +145,3 @@ def main(count: int, chain_id: int) -> None:
 
 if __name__ == "__main__":
     main()
-

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +19,12 @@ from support.receiver import Receiver
 async def world(config: Config, serve: Callable[..., Child], receiver: Receiver) -> AsyncIterator[World]:
     async with World.open(config, serve, receiver) as opened:
         yield opened
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """For servers of the test's own, which may have to run as somebody to whom pytest's folders are closed."""
+    path = Path(tempfile.mkdtemp(prefix="agentauri-chaos-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)

@@ -77,8 +77,8 @@ async def holds_all_that_waits(world: World) -> bool:
 
 
 @pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Embedded]:
-    with Embedded(tmp_path / "valkey", postgres=False) as embedded:
+def valkey(folder: Path) -> Iterator[Embedded]:
+    with Embedded(folder, postgres=False) as embedded:
         yield embedded
 
 

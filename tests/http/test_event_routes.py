@@ -163,6 +163,7 @@ REFUSED = [
     ("from_block=-1&chain_id=1", "from_block"),
     ("from_time=yesterday", "from_time"),
     ("from_time=2026-01-01", "from_time"),
+    ("from_time=253402300800", "from_time"),
     ("search=a", "search"),
     ("search=" + "a" * 101, "search"),
     ("sort=size", "sort"),

@@ -10,6 +10,7 @@ from agentauri.database import Database, Transaction
 from agentauri.events import EventQueue
 from agentauri.triggers import Catalog, Evaluator
 from agentauri.triggers import batch as batches
+from agentauri.triggers import catalog as catalogs
 from agentauri.types import EventSeq
 from triggers.conftest import MakeEvaluator
 from triggers.making import (
@@ -100,6 +101,20 @@ async def test_more_changes_than_a_batch_waits_for_are_caught_up_first(
     async with database.transaction() as tx:
         assert len(await matches(tx, [seq])) == 1500
         assert await tx.fetchval("SELECT max(attempts) FROM event_queue") is None
+
+
+async def test_loading_goes_through_all_pages(
+    database: Database, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogs, "PAGE", 2)
+    async with database.transaction() as tx:
+        await make_triggers(tx, 5)
+        [seq] = await insert_events(tx, 1)
+
+    await finish(evaluator)
+
+    async with database.transaction() as tx:
+        assert len(await matches(tx, [seq])) == 5
 
 
 async def test_an_index_that_slept_longer_than_the_log_of_changes_starts_afresh(

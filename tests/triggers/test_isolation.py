@@ -7,13 +7,14 @@ import itertools
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentauri.database import Database, DatabaseUnavailable
 from agentauri.events import Event, EventQueue
 from agentauri.triggers import Catalog, Evaluator
 from triggers.conftest import MakeEvaluator
-from triggers.making import LogLines, coded, finish, insert_events, make_trigger, make_triggers, matches, waiting
+from triggers.making import LogLines, agent, coded, finish, insert_events, make_trigger, make_triggers, matches, waiting
 
 
 async def test_a_poison_event_is_alone_in_its_failure(
@@ -142,32 +143,58 @@ async def test_a_row_made_invalid_by_hand_is_marked_and_skipped(
         seqs = await insert_events(tx, 1)
 
     await finish(evaluator)
+    await evaluator.chores()
 
     async with database.transaction() as tx:
         assert await matches(tx, seqs) == [(seqs[0], good)]
         rows = await tx.fetch("SELECT id, invalid_reason FROM triggers WHERE invalid_reason IS NOT NULL")
-        reasons = {row["id"]: row["invalid_reason"] for row in rows}
-        assert set(reasons) == {broken, later}
-        assert reasons[broken].startswith("condition[0].condition_type: must be one of")
-        version = await tx.fetchval("SELECT version FROM trigger_catalog")
+    reasons = {row["id"]: row["invalid_reason"] for row in rows}
+    assert set(reasons) == {broken, later}
+    assert reasons[broken].startswith("condition[0].condition_type: must be one of")
     assert {line["trigger_id"] for line in coded(log_lines, "TRIGGER_INVALID")} == {broken, later}
 
-    evaluator.configured()
-    await finish(evaluator)
-    async with database.transaction() as tx:
-        assert await tx.fetchval("SELECT version FROM trigger_catalog") == version
 
-        await tx.run(
-            "UPDATE triggers SET condition = (SELECT condition FROM triggers WHERE id = $2) WHERE id = $1", broken, good
-        )
+@pytest.mark.usefixtures("log_lines")
+async def test_a_mark_is_written_once_and_taken_back_when_the_row_is_mended(
+    database: Database, evaluator: Evaluator
+) -> None:
+    async def catalog_version() -> int:
+        evaluator.configured()
+        await finish(evaluator)
+        await evaluator.chores()
+        async with database.transaction() as tx:
+            version: int = await tx.fetchval("SELECT version FROM trigger_catalog")
+            return version
+
+    async with database.transaction() as tx:
+        broken = await make_trigger(tx, [{"condition_type": "nope"}])
+    assert await catalog_version() == await catalog_version()
+
+    async with database.transaction() as tx:
+        await tx.run("UPDATE triggers SET condition = $1", msgspec.json.encode([agent(1)]).decode())
         seqs = await insert_events(tx, 1)
     await finish(evaluator)
+    await evaluator.chores()
     async with database.transaction() as tx:
-        assert {trigger for _, trigger in await matches(tx, seqs)} == {broken, good}
-    evaluator.configured()
-    await finish(evaluator)
+        assert await matches(tx, seqs) == [(seqs[0], broken)]
+        assert await tx.fetchval("SELECT invalid_reason FROM triggers") is None
+
+
+@pytest.mark.usefixtures("log_lines")
+async def test_nobody_waits_for_a_mark_while_the_catalog_is_locked(database: Database, evaluator: Evaluator) -> None:
     async with database.transaction() as tx:
-        assert await tx.fetchval("SELECT invalid_reason FROM triggers WHERE id = $1", broken) is None
+        await make_trigger(tx, [{"condition_type": "nope"}])
+        await insert_events(tx, 1)
+
+    async with database.transaction() as someone:
+        await someone.run("SELECT FROM trigger_catalog FOR UPDATE")
+        await finish(evaluator)
+        await evaluator.chores()
+        assert await waiting(database) == 0
+    await evaluator.chores()
+
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT invalid_reason FROM triggers") is not None
 
 
 async def test_a_statement_that_hangs_is_a_timeout_of_the_event(

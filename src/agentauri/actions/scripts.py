@@ -141,10 +141,11 @@ else
     end
 end
 
-local leases, scored = {0}, {}
+local leases, scored, mine = {0}, {}, {}
 local known_leases = redis.call('ZMSCORE', leased, unpack(picked))
 for k, id in ipairs(picked) do
-    if not known_leases[k] then -- one that is leased already is in the list twice
+    if not known_leases[k] and not mine[id] then -- one that is leased already was in the list twice
+        mine[id] = true
         leases[#leases + 1] = id
         scored[#scored + 1] = lapse
         scored[#scored + 1] = id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -56,7 +56,12 @@ class Reader:
         logs = [found for found in logs if found.block_number <= last]
         headers = await self._headers(provider, [base.number, *wanted])
         self._blooms = self._blooms and window.keeps_blooms(headers, logs)
-        window.check(self._chain, base, last, logs, headers, blooms=self._blooms)
+        window.check_headers(base, headers)
+        hashes = {number: header.hash for number, header in headers.items()}
+        blocks = range(base.number + 1, last + 1)
+        for part in _slices(logs, overlap=1):  # neighbours are compared
+            window.check_logs(blocks, self._chain.registries, part, headers, hashes, blooms=self._blooms)
+            await asyncio.sleep(0)
         if self._quorum > 1 and self._blooms:
             missing = window.unexplained(self._chain, headers.values(), logs, base.number)
             await self._compare(provider, logs, missing)
@@ -102,8 +107,8 @@ class Reader:
     ) -> tuple[list[NewEvent], list[tuple[Log, int, Undecoded]]]:
         events: list[NewEvent] = []
         raw: list[tuple[Log, int, Undecoded]] = []
-        for start in range(0, len(logs), node.SLICE):
-            for found in logs[start : start + node.SLICE]:
+        for part in _slices(logs):
+            for found in part:
                 time = times[found.block_number]
                 decoded = self._decoder.decode(found, time)
                 if isinstance(decoded, Undecoded):
@@ -130,6 +135,11 @@ class Reader:
         ours = [found for found in logs if first <= found.block_number <= last]
         if [_content(found) for found in ours] != [_content(found) for found in theirs]:
             raise Untruthful(f"{others[0].name} tells other logs of blocks {first} to {last}", lie=False)
+
+
+def _slices(logs: Sequence[Log], overlap: int = 0) -> Iterator[Sequence[Log]]:
+    for start in range(0, len(logs), node.SLICE):
+        yield logs[max(0, start - overlap) : start + node.SLICE]
 
 
 def _content(found: Log) -> tuple[object, ...]:

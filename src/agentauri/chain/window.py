@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from agentauri.chain.abi import WORD, keccak
 from agentauri.chain.errors import Untruthful
@@ -70,43 +70,49 @@ def cut(last: int, wanted: Sequence[int], most: int) -> tuple[int, list[int]]:
     return wanted[most - 1], list(wanted[:most])
 
 
-def check(
-    chain: Chain,
-    checkpoint: Anchor,
-    last: int,
-    logs: Sequence[Log],
-    headers: Mapping[int, Header],
-    *,
-    blooms: bool,
-) -> None:
-    """Accept what a provider says of the blocks after `checkpoint` up to `last`. `headers` holds the checkpoint's too.
+def check_headers(checkpoint: Anchor, headers: Mapping[int, Header]) -> None:
+    """Accept headers, that of the checkpoint's height among them.
 
     Raises:
-        Untruthful: it contradicts itself, the checkpoint, or a block's own header.
+        Untruthful: the checkpoint's block is another one, or a block does not follow the one before it.
     """
-    at = headers[checkpoint.number]
-    if at.hash != checkpoint.hash:
+    if headers[checkpoint.number].hash != checkpoint.hash:
         raise Untruthful("the checkpoint's block changed meanwhile", lie=False)
     for number, header in headers.items():
         before = headers.get(number - 1)
         if before is not None and header.parent_hash != before.hash:
             raise Untruthful(f"block {number} does not follow block {number - 1}", lie=False)
-    hashes = {number: header.hash for number, header in headers.items()}
-    registries = chain.registries
-    places: set[tuple[int, int]] = set()
+
+
+def check_logs(
+    blocks: range,
+    addresses: Collection[str],
+    logs: Sequence[Log],
+    headers: Mapping[int, Header],
+    hashes: dict[int, str],
+    *,
+    blooms: bool,
+) -> None:
+    """Accept logs of these blocks, sorted. `hashes` collects the hash of each height over several calls.
+
+    Raises:
+        Untruthful: a log was not asked for, or contradicts another one or its block's header.
+    """
+    place = (-1, -1)
     for log in logs:
-        if not checkpoint.number < log.block_number <= last:
-            raise Untruthful(f"a log of block {log.block_number}, which was not asked for", lie=True)
-        if log.address not in registries:
+        number = log.block_number
+        if number not in blocks:
+            raise Untruthful(f"a log of block {number}, which was not asked for", lie=True)
+        if log.address not in addresses:
             raise Untruthful("a log of an address that was not asked for", lie=True)
-        if hashes.setdefault(log.block_number, log.block_hash) != log.block_hash:
-            raise Untruthful(f"two hashes for block {log.block_number}", lie=False)
-        if (log.block_number, log.log_index) in places:
-            raise Untruthful(f"two logs in one place of block {log.block_number}", lie=True)
-        places.add((log.block_number, log.log_index))
-        own = headers.get(log.block_number)
-        if blooms and own is not None and not admits(own.bloom, log):
-            raise Untruthful(f"a log that block {log.block_number} rules out", lie=True)
+        if hashes.setdefault(number, log.block_hash) != log.block_hash:
+            raise Untruthful(f"two hashes for block {number}", lie=False)
+        if place == (number, log.log_index):
+            raise Untruthful(f"two logs in one place of block {number}", lie=True)
+        place = (number, log.log_index)
+        header = headers.get(number)
+        if blooms and header is not None and not admits(header.bloom, log):
+            raise Untruthful(f"a log that block {number} rules out", lie=True)
 
 
 def keeps_blooms(headers: Mapping[int, Header], logs: Iterable[Log]) -> bool:

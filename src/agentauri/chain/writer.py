@@ -20,7 +20,7 @@ from agentauri.log import Seldom, get_logger
 
 log = get_logger(__name__)
 
-CHUNK = 1_000  # events handed over at once, so that preparing them does not hold up the loop
+CHUNK = 500  # events handed over at once, so that preparing them does not hold up the loop
 
 
 class AnotherWriter(Exception):

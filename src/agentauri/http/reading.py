@@ -30,6 +30,9 @@ MAX_DIGITS = 78
 LARGEST_EXPONENT = 308
 MAX_PARAMETERS = 500
 
+REFUSALS = (msgspec.ValidationError, ValueError)
+"""The second for Unix seconds beyond the year 9999, which the decoder lets through to the calendar."""
+
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _BRACES = bytes.maketrans(b"{}", b"[]")
@@ -102,7 +105,7 @@ def fit(raw: object, shape: type[T], *, strict: bool = True, prefix: str = "") -
     """Plain values as a struct."""
     try:
         return msgspec.convert(raw, shape, strict=strict)
-    except msgspec.ValidationError:
+    except REFUSALS:
         refused = list(_refusals(raw, shape, strict=strict))
     raise Invalid.fields(*(error.under(prefix) if prefix else error for error in refused))
 
@@ -180,7 +183,7 @@ def _refusals(raw: object, shape: type[Struct], *, strict: bool) -> Iterator[Fie
         value = raw[field.encode_name]
         try:
             msgspec.convert(value, types[field.name], strict=strict)
-        except msgspec.ValidationError as error:
+        except REFUSALS as error:
             for refusal in _refusals_within(value, field.type, str(error), strict=strict):
                 yield refusal.under(field.encode_name)
 

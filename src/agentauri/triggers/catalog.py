@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+import asyncpg
 import msgspec
 
 from agentauri import metrics
@@ -51,11 +52,9 @@ class Catalog:
         self._verdicts: dict[TriggerId, str | None] = {}
 
     async def prepare(self) -> None:
-        """Do everything that must not be done inside a batch: load, catch up after a hint, mark invalid triggers."""
+        """Load what is missing and catch up after a hint, so that a batch need not."""
         if self._behind:
             await self._refresh()
-        if self._verdicts:
-            await self._mark()
 
     @property
     def behind(self) -> bool:
@@ -153,10 +152,19 @@ class Catalog:
         else:
             self.index.drop(row.id)
 
-    async def _mark(self) -> None:
+    async def mark(self) -> None:
+        """Write down which triggers cannot run, and which can again.
+
+        Whoever has the catalog locked for long is not waited for: it is written the next time.
+        """
         verdicts = self._verdicts
-        async with self._database.transaction() as tx:
-            await store.mark_invalid(tx, verdicts)
+        if not verdicts:
+            return
+        try:
+            async with self._database.transaction() as tx:
+                await store.mark_invalid(tx, verdicts)
+        except asyncpg.LockNotAvailableError:
+            return
         self._verdicts = {}
         for trigger_id, reason in verdicts.items():
             if reason is not None:

@@ -46,7 +46,9 @@ def faults_of(wanted: TriggerDraft | TriggerPatch, chains: Collection[int] | Non
     about = wanted.description
     if isinstance(about, str) and not (len(about) <= MAX_DESCRIPTION and storable(about)):
         faults.append(FieldError("description", f"must be text of at most {MAX_DESCRIPTION} characters"))
-    if isinstance(wanted.chain_id, int) and chains is not None and wanted.chain_id not in chains:
+    if isinstance(wanted.chain_id, int) and not (
+        wanted.chain_id in chains if chains is not None else 0 < wanted.chain_id < 2**53
+    ):
         faults.append(FieldError("chain_id", "is not a chain of this installation"))
     if wanted.fire_at not in (UNSET, "seen"):
         faults.append(FieldError("fire_at", f"must be seen: a later time {LATER}"))

@@ -217,8 +217,8 @@ class Evaluator:
         metrics.ACTIVE_TASKS.set(events)
 
     async def chores(self) -> None:
-        """Let failed events come again whose wait is over, and take as real what has been away from its chain long
-        enough."""
+        """What comes up every second: failed events whose wait is over come again, what has been away from its chain
+        long enough is taken as gone for good, triggers that cannot run are marked."""
         async with self._database.transaction() as tx:
             lowest = await self._queue.release_due(tx)
             chains = await store.unsettled_chains(tx)
@@ -227,6 +227,7 @@ class Evaluator:
             self.wake.set()
         for chain_id in chains:
             await self._settle(chain_id)
+        await self._catalog.mark()
 
     async def _settle(self, chain_id: ChainId) -> None:
         async with self._database.transaction() as tx:

@@ -209,7 +209,11 @@ async def trigger_page(tx: Transaction, after: str, limit: int) -> list[TriggerR
 
 
 async def mark_invalid(tx: Transaction, reasons: Mapping[TriggerId, str | None]) -> None:
-    """Write down why triggers cannot run, or that they can again; rows that say so already are not touched."""
+    """Write down why triggers cannot run, or that they can again; rows that say so already are not touched.
+
+    Waits for a lock only for a moment.
+    """
+    await tx.run("SET LOCAL lock_timeout TO '200ms'")
     await tx.run(
         """UPDATE triggers t SET invalid_reason = r.reason
            FROM unnest($1::text[], $2::text[]) AS r (id, reason)
