@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -169,7 +169,7 @@ class Stage:
 class Peer:
     """Another process: forked before a loop runs here, and told what to do over a pipe. It ends when we do."""
 
-    def __init__(self, stack: ExitStack, serve: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    def __init__(self, stack: ExitStack, serve: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         self._pipe: Any = ours
@@ -179,13 +179,15 @@ class Peer:
         stack.callback(self._process.join)
         stack.callback(ours.close)
 
-    def ask(self, command: str) -> Any:
+    def ask(self, command: str, *arguments: object) -> Any:
         """The peer's answer. Blocks, so not for while anything is measured."""
-        self._pipe.send(command)
+        self._pipe.send((command, arguments))
         return self._pipe.recv()
 
 
-def _become(serve: Callable[..., Awaitable[None]], ours: Any, theirs: Any, arguments: tuple[object, ...]) -> None:
+def _become(
+    serve: Callable[..., Coroutine[Any, Any, None]], ours: Any, theirs: Any, arguments: tuple[object, ...]
+) -> None:
     ours.close()
     uvloop.run(serve(Orders(theirs), *arguments))
 
@@ -196,19 +198,21 @@ class Orders:
     def __init__(self, pipe: Any) -> None:
         self._pipe = pipe
 
-    async def obey(self, handlers: Mapping[str, Callable[[], Any]]) -> None:
+    async def obey(self, handlers: Mapping[str, Callable[..., Any]]) -> None:
         """Answer each command with what its handler returns, until the other end is closed."""
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
 
         def obey() -> None:
             try:
-                self._pipe.send(handlers[self._pipe.recv()]())
+                command, arguments = self._pipe.recv()
+                self._pipe.send(handlers[command](*arguments))
             except (EOFError, OSError):
                 loop.remove_reader(self._pipe.fileno())
                 ended.set_result(None)
 
         loop.add_reader(self._pipe.fileno(), obey)
+        os.set_blocking(self._pipe.fileno(), True)  # the loop has changed that, and an answer may be long
         await ended
 
 
@@ -249,7 +253,7 @@ async def working(run: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncItera
 
 async def until(condition: Callable[[], Awaitable[bool]], every: float = 0.02) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 (it is about rows, which set no event)
             await asyncio.sleep(every)
 
 

@@ -15,7 +15,7 @@ import httptools
 from harness import Orders, Peer
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
-KEPT = 1000  # bodies, for whoever wants to post the same once more
+KEPT = 1_000
 
 
 class Got:
@@ -55,7 +55,10 @@ class _Connection(asyncio.Protocol):
 
 
 class Sink:
-    def __init__(self) -> None:
+    """Keeps the first `kept` requests whole."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._got = Got()
 
     def take(self, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
@@ -63,7 +66,7 @@ class Sink:
         got.requests += 1
         webhook_id = next((value for name, value in headers if name == b"webhook-id"), b"")
         got.ids.setdefault(webhook_id, time.monotonic())
-        if len(got.samples) < KEPT:
+        if len(got.samples) < self._kept:
             got.samples.append((headers, body))
 
     def taken(self) -> Got:
@@ -71,8 +74,8 @@ class Sink:
         return got
 
 
-async def _serve(orders: Orders) -> None:
-    sink = Sink()
+async def _serve(orders: Orders, kept: int) -> None:
+    sink = Sink(kept)
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(sink), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     await orders.obey({"port": lambda: port, "take": sink.taken})
@@ -81,8 +84,8 @@ async def _serve(orders: Orders) -> None:
 class Receiver:
     """The sink, seen from here."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self._peer = Peer(stack, _serve)
+    def __init__(self, stack: ExitStack, kept: int = KEPT) -> None:
+        self._peer = Peer(stack, _serve, kept)
         self.url = f"http://127.0.0.1:{self._peer.ask('port')}/hook"
 
     def take(self) -> Got:

@@ -156,6 +156,7 @@ def log_lines() -> Iterator[list[dict[str, object]]]:
         lines.append({**event, "level": "ERROR" if method == "exception" else method.upper()})
         raise structlog.DropEvent
 
+    structlog.reset_defaults()  # a command that ran in this process may have set its own up
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep])
     yield lines
     structlog.reset_defaults()

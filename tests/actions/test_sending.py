@@ -19,6 +19,9 @@ from support.receiver import Answer
 from .conftest import World
 
 
+PACKED = gzip.compress(b"\0" * 5_000_000)
+
+
 async def sent_again(world: World, dispatcher: Dispatcher, id_: DeliveryId) -> None:
     """The wait is over, and the next try is made."""
     await world.make_due(id_)
@@ -257,8 +260,7 @@ async def drip(request: web.Request) -> web.StreamResponse:
 
 
 async def bomb(_: web.Request) -> web.StreamResponse:
-    packed = gzip.compress(b"\0" * 50_000_000)
-    return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
+    return web.Response(body=PACKED, headers={"Content-Encoding": "gzip"})
 
 
 async def binary(_: web.Request) -> web.StreamResponse:
@@ -283,7 +285,7 @@ async def big_headers(_: web.Request) -> web.StreamResponse:
 async def test_a_hostile_answer_is_bounded_in_time_and_size(
     world: World, dispatcher: Dispatcher, handler: Any, outcome: str, kind: str | None
 ) -> None:
-    trigger = await world.trigger(config={"timeout_seconds": 1})
+    trigger = await world.trigger(config={"timeout_seconds": 1 if kind == "timeout" else 30})
     id_, fine = await world.delivery(trigger), await world.trigger(config={"url": f"{world.receiver.url}/fine"})
     await world.delivery(fine)
     world.receiver.handle = lambda request: (

@@ -29,7 +29,7 @@ async def some(world: World, count: int, *, due_ago: int = 60) -> list[DeliveryI
 
 
 async def ready(client: redis.asyncio.Redis) -> list[str]:
-    return await client.lrange("action_jobs", 0, -1)
+    return [str(id_) for id_ in await client.lrange("action_jobs", 0, -1)]
 
 
 async def test_a_flushed_redis_is_filled_again(

@@ -10,16 +10,16 @@ from agentauri.types import ChainId, Secret
 BASE_SEPOLIA = ChainId(84532)
 
 
-def with_chains(config: Config, *chains: ChainSettings) -> Config:
-    return replace(config, chains=chains)
+def with_chains(bare_config: Config, *chains: ChainSettings) -> Config:
+    return replace(bare_config, chains=chains)
 
 
 def settings(chain_id: int, **changes: object) -> ChainSettings:
     return replace(ChainSettings(chain_id=chain_id, rpc_urls=(Secret("http://node.test"),)), **changes)
 
 
-def test_every_network_is_known_and_only_those_with_a_provider_are_enabled(config: Config) -> None:
-    chains = load_chains(with_chains(config, settings(84532)))
+def test_every_network_is_known_and_only_those_with_a_provider_are_enabled(bare_config: Config) -> None:
+    chains = load_chains(with_chains(bare_config, settings(84532)))
 
     assert len(chains) == 56
     assert [chain.id for chain in chains.values() if chain.enabled] == [BASE_SEPOLIA]
@@ -29,8 +29,8 @@ def test_every_network_is_known_and_only_those_with_a_provider_are_enabled(confi
     assert chains[BASE_SEPOLIA].identity == "0x8004a818bfb912233c491871b3d84c89a494bd9e"
 
 
-def test_every_network_has_what_an_indexer_needs(config: Config) -> None:
-    for chain in load_chains(config).values():
+def test_every_network_has_what_an_indexer_needs(bare_config: Config) -> None:
+    for chain in load_chains(bare_config).values():
         assert len(chain.registries) == 3
         assert all(len(address) == 42 and address == address.lower() for address in chain.registries)
         assert chain.block_time > 0
@@ -38,31 +38,31 @@ def test_every_network_has_what_an_indexer_needs(config: Config) -> None:
         assert chain.start_block is not None or chain.earliest > 0
 
 
-def test_settings_override_the_packaged_facts(config: Config) -> None:
+def test_settings_override_the_packaged_facts(bare_config: Config) -> None:
     identity = "0x" + "ab" * 20
 
     chain = load_chains(
-        with_chains(config, settings(84532, start_block=0, finality_depth=7, identity=identity)),
+        with_chains(bare_config, settings(84532, start_block=0, finality_depth=7, identity=identity)),
     )[BASE_SEPOLIA]
 
     assert (chain.start_block, chain.finality, chain.finality_depth, chain.identity) == (0, "depth", 7, identity)
     assert chain.reputation == "0x8004b663056a597dffe9eccc1965a193b7388713"
 
 
-def test_the_range_is_never_larger_than_the_setting_allows(config: Config) -> None:
-    chains = load_chains(replace(config, rpc=RpcConfig(max_range=500)))
+def test_the_range_is_never_larger_than_the_setting_allows(bare_config: Config) -> None:
+    chains = load_chains(replace(bare_config, rpc=RpcConfig(max_range=500)))
 
     assert chains[ChainId(143)].max_range == 500
-    assert load_chains(config)[ChainId(143)].max_range == 1_000
+    assert load_chains(bare_config)[ChainId(143)].max_range == 1_000
 
 
-def test_the_environment_adds_a_network_that_says_where_its_registries_are(config: Config) -> None:
-    chains = load_chains(with_chains(config, settings(424242, identity="0x" + "ab" * 20)))
+def test_the_environment_adds_a_network_that_says_where_its_registries_are(bare_config: Config) -> None:
+    chains = load_chains(with_chains(bare_config, settings(424242, identity="0x" + "ab" * 20)))
 
     assert chains[ChainId(424242)].name == "Chain 424242"
     assert chains[ChainId(424242)].enabled
 
 
-def test_an_unknown_network_without_addresses_is_refused_by_the_name_of_the_variable(config: Config) -> None:
+def test_an_unknown_network_without_addresses_is_refused_by_the_name_of_the_variable(bare_config: Config) -> None:
     with pytest.raises(ConfigError, match="IDENTITY_ADDRESS_424242"):
-        load_chains(with_chains(config, settings(424242)))
+        load_chains(with_chains(bare_config, settings(424242)))

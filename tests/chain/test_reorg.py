@@ -172,7 +172,7 @@ async def test_a_fork_between_the_finalized_block_and_the_next_anchor_does_not_h
 
 
 async def test_a_reorg_below_the_finalized_block_halts_this_chain_only_and_writes_nothing(
-    database: Database, serve: Serve, open_indexer: Open, log_lines: list[dict[str, object]], config: Config
+    database: Database, serve: Serve, open_indexer: Open, log_lines: list[dict[str, object]], bare_config: Config
 ) -> None:
     chain, other = make_scripted(100), ScriptedChain(11155111)
     node, other_node = await serve(chain), await serve(other)
@@ -197,7 +197,7 @@ async def test_a_reorg_below_the_finalized_block_halts_this_chain_only_and_write
     assert (await checkpoint(database, 11155111))["status"] == "live"
 
     async with database.transaction() as tx:
-        await ChainService(load_chains(config)).request_reset(tx, ChainId(84532))
+        await ChainService(load_chains(bare_config)).request_reset(tx, ChainId(84532))
     await drain(indexer)
 
     assert (await checkpoint(database))["status"] == "live"
@@ -206,13 +206,13 @@ async def test_a_reorg_below_the_finalized_block_halts_this_chain_only_and_write
 
 
 async def test_a_reset_reads_again_and_finds_the_same_events_under_the_same_ids(
-    database: Database, serve: Serve, open_indexer: Open, config: Config, log_lines: list[dict[str, object]]
+    database: Database, serve: Serve, open_indexer: Open, bare_config: Config, log_lines: list[dict[str, object]]
 ) -> None:
     chain = make_scripted(100)
     indexer = open_indexer(await serve(chain))
     await drain(indexer)
     before = await rows(database, HISTORY)
-    service = ChainService(load_chains(config))
+    service = ChainService(load_chains(bare_config))
 
     async with database.transaction() as tx:
         dry = await service.request_reset(tx, ChainId(84532), 50, dry_run=True)
@@ -229,14 +229,14 @@ async def test_a_reset_reads_again_and_finds_the_same_events_under_the_same_ids(
 
 
 async def test_a_reset_goes_to_the_last_final_block_unless_told_otherwise(
-    database: Database, serve: Serve, open_indexer: Open, config: Config
+    database: Database, serve: Serve, open_indexer: Open, bare_config: Config
 ) -> None:
     chain = make_scripted(100)
     indexer = open_indexer(await serve(chain))
     await drain(indexer)
 
     async with database.transaction() as tx:
-        plan = await ChainService(load_chains(config)).request_reset(tx, ChainId(84532))
+        plan = await ChainService(load_chains(bare_config)).request_reset(tx, ChainId(84532))
 
     assert plan.to_block == (await checkpoint(database))["finalized_number"] == 36
 

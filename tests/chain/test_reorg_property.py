@@ -151,7 +151,7 @@ async def check(database: Database, history: list[Any]) -> None:
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=CHECKS)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=CHECKS)
 @given(history=HISTORIES)
 async def test_any_history_of_forks_and_faults_ends_in_the_canonical_chain(
     database: Database, history: list[Any]

@@ -160,9 +160,13 @@ async def test_a_provider_to_avoid_is_asked_only_when_there_is_no_other(two: tup
     assert pool.pick({"rpc-1"}) is first
 
 
-async def test_one_that_is_down_does_not_count_for_second_opinions(two: tuple[Providers, list[Provider]]) -> None:
+async def test_one_that_is_down_or_not_vetted_does_not_count_for_second_opinions(
+    two: tuple[Providers, list[Provider]],
+) -> None:
     pool, (first, second) = two
 
+    assert pool.others(first) == []
+    second.vetted = True
     assert pool.others(first) == [second]
     for _ in range(5):
         second.health.failed(0.0, "no")

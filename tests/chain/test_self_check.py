@@ -57,6 +57,19 @@ async def test_one_wrong_provider_among_several_is_left_out(
     assert len(refusals(log_lines)) == 1
 
 
+async def test_a_second_opinion_of_another_chain_is_none(database: Database, serve: Serve, open_indexer: Open) -> None:
+    chain = make_scripted()
+    right, wrong = await serve(chain), await serve(ScriptedChain(1))
+    indexer = open_indexer(right, wrong)
+    await drain(indexer)
+    chain.fork(3)
+    chain.mine(transaction(logs.registered(2)), count=5)
+
+    await drain(indexer)
+
+    assert await contents(database) == truth(chain)
+
+
 def placeholder(node: ScriptedNode) -> None:
     node.versions[REPUTATION] = "0.0.1"
 

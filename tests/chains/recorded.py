@@ -44,8 +44,8 @@ def _templates() -> tuple[list[ScriptedLog], list[list[ScriptedLog]]]:
         logs.metadata_set(7),
     ]
     feedback = [
-        [logs.feedback(7, 9_000 + number, 2, index=number + 1, client=logs.account(1_000 + number), tag1=tag, tag2="day",
-                       uri="ipfs://bafkreib" + "q" * 51)]
+        [logs.feedback(7, 9_000 + number, 2, index=number + 1, client=logs.account(1_000 + number), tag1=tag,
+                       tag2="day", uri="ipfs://bafkreib" + "q" * 51)]
         for tag in TAGS
         for number in range(20)
     ]  # fmt: skip

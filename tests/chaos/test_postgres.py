@@ -65,6 +65,8 @@ async def test_a_restart_of_postgresql_under_load_loses_and_doubles_nothing(
 async def test_what_came_while_nobody_listened_is_found_on_reconnecting(world: World) -> None:
     child = await world.start(POLL_INTERVAL_MS="60000")
     await child.logged(SECONDS, code="LISTENER_STARTED")
+    await world.happen(1)
+    await world.processed(1)
     await world.fetch("ALTER TABLE events DISABLE TRIGGER notify_new_event_trigger")
     await world.happen(20)
 

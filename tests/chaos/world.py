@@ -21,6 +21,7 @@ from aiohttp import web
 from agentauri.actions import ActionDraft
 from agentauri.app import Application, Stores, assemble
 from agentauri.config import Config
+from agentauri.database import Transaction
 from agentauri.triggers import TriggerDraft
 from agentauri.types import OrganizationId, UserId
 from support.processes import Child, until
@@ -29,6 +30,9 @@ from support.receiver import Receiver
 CHAIN = 84532
 SECONDS = 60.0
 """How long a test waits before it gives up: processes share a busy machine."""
+
+Row = tuple[str, int, int, int, int, str]
+"""Id, chain, block, agent, score and tag."""
 
 Key = tuple[str, str]
 """What is due once: an event's id and the path that an action posts to."""
@@ -124,19 +128,10 @@ class World:
     async def happen(self, number: int, *, chain_id: int = CHAIN) -> None:
         """So many events, inserted by SQL in one statement."""
         async with self.app.database.transaction() as tx:
-            rows = self.rows(number, chain_id)
-            await tx.run(
-                """INSERT INTO events (id, chain_id, block_number, block_hash, transaction_hash, log_index, registry,
-                                       event_type, timestamp, agent_id, score, tag1)
-                   SELECT id, chain_id, block, '0xb' || block, '0xt' || block, 0, 'reputation', 'NewFeedback',
-                          1700000000, agent_id, score, tag1
-                   FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::numeric[], $5::numeric[], $6::text[])
-                        AS e (id, chain_id, block, agent_id, score, tag1)""",
-                *map(list, zip(*rows, strict=True)),
-            )
+            await insert(tx, self.rows(number, chain_id))
 
-    def rows(self, number: int, chain_id: int = CHAIN) -> list[tuple[str, int, int, int, int, str]]:
-        """Id, chain, block, agent, score and tag of events that are due from now on; the caller inserts them."""
+    def rows(self, number: int, chain_id: int = CHAIN) -> list[Row]:
+        """Events that are due from now on; the caller inserts them."""
         rows = []
         for n in (next(self._numbers) for _ in range(number)):
             fact = Fact(n % 5, n * 37 % 100, ("uptime", "starred", "")[n % 3])
@@ -199,6 +194,14 @@ class World:
     async def received(self, number: int) -> None:
         """Wait until the endpoint has had so many requests."""
         await until(lambda: len(self.receiver.requests) >= number, SECONDS, f"{number} requests")
+
+    async def processed(self, number: int) -> None:
+        """Wait until so many events have been evaluated."""
+
+        async def enough() -> bool:
+            return (await self.left()).processed >= number
+
+        await until(enough, SECONDS, f"{number} evaluated events")
 
     async def is_done(self) -> bool:
         """Nothing waits any more, and nothing is missing."""
@@ -263,6 +266,19 @@ class World:
             prepared = await self.app.triggers.prepare(draft)
             async with self.app.database.transaction() as tx:
                 await self.app.triggers.create(tx, OrganizationId("org-1"), UserId("user-1"), prepared)
+
+
+async def insert(tx: Transaction, rows: list[Row]) -> None:
+    """With no more than the required columns and what the rules look at."""
+    await tx.run(
+        """INSERT INTO events (id, chain_id, block_number, block_hash, transaction_hash, log_index, registry,
+                               event_type, timestamp, agent_id, score, tag1)
+           SELECT id, chain_id, block, '0xb' || block, '0xt' || block, 0, 'reputation', 'NewFeedback', 1700000000,
+                  agent_id, score, tag1
+           FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::numeric[], $5::numeric[], $6::text[])
+                AS e (id, chain_id, block, agent_id, score, tag1)""",
+        *map(list, zip(*rows, strict=True)),
+    )
 
 
 class Gate:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import aiohttp
-import pytest
 
 from agentauri.types import utc_now
 
@@ -81,11 +80,11 @@ async def test_every_refused_key_gets_the_same_answer(api: Api, make_key: MakeKe
         assert answer.headers["Www-Authenticate"] == 'Bearer realm="agentauri", error="invalid_token"'
 
 
-@pytest.mark.parametrize("authorization", ["Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer ", "Basic b3A6cHc=", "x"])
-async def test_any_other_credential_is_refused_and_never_anonymous(api: Api, authorization: str) -> None:
-    answer = await api.ask("GET", "/api/v1/events", headers={"Authorization": authorization})
-    assert (answer.status, answer.json()["error"]) == (401, "invalid_token")
-    assert answer.json()["message"] == "Invalid or expired token"
+async def test_any_other_credential_is_refused_and_never_anonymous(api: Api) -> None:
+    for authorization in ("Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer ", "Basic b3A6cHc=", "x"):
+        answer = await api.ask("GET", "/api/v1/events", headers={"Authorization": authorization})
+        assert (answer.status, answer.json()["error"]) == (401, "invalid_token")
+        assert answer.json()["message"] == "Invalid or expired token"
 
 
 async def test_a_refused_key_leaves_one_row(api: Api) -> None:

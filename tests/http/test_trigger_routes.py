@@ -158,14 +158,17 @@ async def test_the_breaker_is_shown_configured_and_reset(api: Api, key: str, mad
     assert reset.json()["opened_at"] is None
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"failure_threshold": 0}, {"recovery_timeout_seconds": 604801}, {"half_open_max_calls": "1"}, {"x": 1}]
-)
-async def test_breaker_settings_have_their_range(
-    api: Api, key: str, made: dict[str, Any], body: dict[str, object]
-) -> None:
+async def test_breaker_settings_have_their_range(api: Api, key: str, made: dict[str, Any]) -> None:
     path = f"/api/v1/triggers/{made['id']}/circuit-breaker"
-    assert (await api.ask("PATCH", path, key=key, json=body)).status == 422
+    refused: list[dict[str, object]] = [
+        {},
+        {"failure_threshold": 0},
+        {"recovery_timeout_seconds": 604801},
+        {"half_open_max_calls": "1"},
+        {"x": 1},
+    ]
+    for body in refused:
+        assert (await api.ask("PATCH", path, key=key, json=body)).status == 422
 
 
 def fields(answer: Answer) -> set[str]:

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from agentauri.chain.registries import CURRENT
 from agentauri.errors import Invalid
+from agentauri.triggers import EVENT_TYPES
 from agentauri.triggers.conditions import parse
 from agentauri.triggers.matching import compile_nodes
 from triggers.making import agent, field, make_event
@@ -210,6 +212,12 @@ def test_only_events_of_the_registry_can_be_named() -> None:
 
     parse([leaf], event_types={"Transfer"})
     assert list(faults([leaf], event_types={"NewFeedback"})) == ["conditions[0].value"]
+
+
+def test_every_event_that_the_decoder_makes_can_be_named() -> None:
+    made = {registry: {signature.partition("(")[0] for signature in CURRENT[registry]} for registry in CURRENT}
+
+    assert made == EVENT_TYPES
 
 
 def test_a_hostile_pattern_runs_in_linear_time() -> None:

@@ -51,7 +51,7 @@ class OrganizationService:
         organization = await store.insert_organization(
             tx, str(uuid4()), OPERATOR, OPERATOR, operator, "enterprise", personal=True
         )
-        made = await self._keys.create(tx, organization.id, admin_key("first key", organization))
+        made = await self._keys.create(tx, organization.id, _admin_key("first key", organization))
         return made.secret
 
     async def _find(self, tx: Transaction, *references: str) -> Organization | None:
@@ -62,7 +62,7 @@ class OrganizationService:
         return found[0] if found else None
 
 
-def admin_key(name: str, organization: Organization) -> KeyDraft:
+def _admin_key(name: str, organization: Organization) -> KeyDraft:
     """A key that may do everything its organization's owner may."""
     return KeyDraft(
         name=name,

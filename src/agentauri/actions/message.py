@@ -52,17 +52,11 @@ class Message(Struct, frozen=True, kw_only=True):
     chain_id: ChainId
     chain: ChainLabel | None
     event: Mapping[str, object]
+    event_id: str
+    correlation_id: str
     context: str | None
     parent_id: DeliveryId | None
     created_at: datetime
-
-    @property
-    def event_id(self) -> str:
-        return str(self.event["id"])
-
-    @property
-    def correlation_id(self) -> str:
-        return correlation_id(self.trigger.id, self.event_id)
 
     def values(self) -> Mapping[str, object]:
         """Every name that a template may use."""
@@ -73,7 +67,7 @@ class Message(Struct, frozen=True, kw_only=True):
         timestamp = event.get("timestamp")
         values |= {
             "timestamp": UnixTime(timestamp) if isinstance(timestamp, int) else None,
-            "event_id": event.get("id"),
+            "event_id": self.event_id,
             "chain_name": self.chain.name if self.chain else None,
             "explorer_url": self._explorer_url(),
             "trigger_id": self.trigger.id,
@@ -121,6 +115,7 @@ def compose(
     attempt: int,
 ) -> Message:
     """The message of a row of `deliveries`; its `context` as text."""
+    event_id = str(event["id"])
     return Message(
         delivery_id=row["id"],
         organization_id=row["organization_id"],
@@ -132,6 +127,8 @@ def compose(
         chain_id=row["chain_id"],
         chain=chain,
         event=event,
+        event_id=event_id,
+        correlation_id=correlation_id(trigger.id, event_id),
         context=row["context"],
         parent_id=row["parent_id"],
         created_at=row["created_at"],

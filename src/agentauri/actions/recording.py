@@ -12,6 +12,7 @@ from functools import cache
 import asyncpg
 import msgspec
 from msgspec import Struct, field
+from structlog.typing import FilteringBoundLogger
 
 from agentauri import metrics
 from agentauri.actions import claims, retry
@@ -234,8 +235,9 @@ class Recorder:
             except RedisUnavailable:
                 pass
         reach("dispatcher.acked")
+        teller = log.bind()  # once for all lines: the proxy binds anew with every call
         for outcome, result in settled.results:
-            _report(outcome, result, settled.due.get(result.id))
+            _report(teller, outcome, result, settled.due.get(result.id))
 
     def _drop(self, outcome: Outcome) -> None:
         log.error(
@@ -270,7 +272,7 @@ _seconds = cache(metrics.DELIVERY_ATTEMPT.labels)
 _finished = cache(metrics.DELIVERIES_FINISHED.labels)
 
 
-def _report(outcome: Outcome, result: Result, due_at: object) -> None:
+def _report(teller: FilteringBoundLogger, outcome: Outcome, result: Result, due_at: object) -> None:
     send = outcome.send
     channel = send.action_type
     _attempts(channel, result.outcome).inc()
@@ -289,9 +291,9 @@ def _report(outcome: Outcome, result: Result, due_at: object) -> None:
         "took_ms": round(result.took * 1000, 1),
     }
     if result.outcome == "delivered":
-        log.info("delivery.attempted", **fields)
+        teller.info("delivery.attempted", **fields)
     else:
-        log.error(
+        teller.error(
             "delivery.attempted",
             **fields,
             error_kind=result.error_kind,

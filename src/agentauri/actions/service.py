@@ -129,9 +129,10 @@ class DeliveryService:
         return await store.held(tx, trigger_id)
 
     async def list(
-        self, tx: Transaction, organization_id: OrganizationId, wanted: DeliveryFilter, page: Page
+        self, tx: Transaction, organization_id: OrganizationId | None, wanted: DeliveryFilter, page: Page
     ) -> Paged[Delivery]:
-        """
+        """One page of the organization's deliveries; of everybody's where it is None, which is for operators.
+
         Raises:
             Invalid: the cursor belongs to another list.
         """
@@ -154,7 +155,7 @@ class DeliveryService:
             total_is_exact=total <= store.COUNTED,
         )
 
-    async def get(self, tx: Transaction, organization_id: OrganizationId, id_: DeliveryId) -> DeliveryDetail:
+    async def get(self, tx: Transaction, organization_id: OrganizationId | None, id_: DeliveryId) -> DeliveryDetail:
         """One delivery with its attempts and what would be sent now.
 
         Raises:
@@ -171,7 +172,7 @@ class DeliveryService:
             attempt_log=[Attempt(**attempt) for attempt in await store.attempts_of(tx, id_)],
         )
 
-    async def redeliver(self, tx: Transaction, organization_id: OrganizationId, id_: DeliveryId) -> Delivery:
+    async def redeliver(self, tx: Transaction, organization_id: OrganizationId | None, id_: DeliveryId) -> Delivery:
         """Queue a finished delivery once more under its id; its attempts are kept, its schedule starts again.
 
         Raises:
@@ -179,7 +180,7 @@ class DeliveryService:
             EventRetracted: what it tells is not true any more.
             NotDeliverable: its action is gone, or it belongs to the test environment.
         """
-        await store.lock(tx, organization_id, id_)
+        await store.lock(tx, id_)
         record = await store.one(tx, organization_id, id_)
         if record is None:
             raise DeliveryNotFound
@@ -249,9 +250,9 @@ def _shown(record: asyncpg.Record) -> dict[str, Any]:
     }
 
 
-def _tie(organization_id: OrganizationId, wanted: DeliveryFilter) -> bytes:
+def _tie(organization_id: OrganizationId | None, wanted: DeliveryFilter) -> bytes:
     """Ties a cursor to its list; no secret, since a forged one shows nothing its forger could not ask for."""
-    return sha256(organization_id.encode() + msgspec.json.encode(wanted)).digest()[:8]
+    return sha256((organization_id or "").encode() + msgspec.json.encode(wanted)).digest()[:8]
 
 
 def _write_cursor(id_: DeliveryId, tie: bytes) -> str:

@@ -179,20 +179,17 @@ async def by_hold(tx: Transaction) -> dict[str, int]:
     return {record["hold"]: record["number"] for record in records}
 
 
-async def one(tx: Transaction, organization_id: OrganizationId, id_: DeliveryId) -> asyncpg.Record | None:
+async def one(tx: Transaction, organization_id: OrganizationId | None, id_: DeliveryId) -> asyncpg.Record | None:
     return await tx.fetchrow(
         f"""SELECT {_SHOWN}, d.organization_id, d.event_seq, d.context::text AS context, e.retracted_at
-            FROM {_JOINED} WHERE d.id = $1 AND d.organization_id = $2""",  # noqa: S608
+            FROM {_JOINED} WHERE d.id = $1 AND ($2::text IS NULL OR d.organization_id = $2)""",  # noqa: S608
         id_,
         organization_id,
     )
 
 
-async def lock(tx: Transaction, organization_id: OrganizationId, id_: DeliveryId) -> bool:
-    found = await tx.fetchval(
-        "SELECT true FROM deliveries WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE", id_, organization_id
-    )
-    return bool(found)
+async def lock(tx: Transaction, id_: DeliveryId) -> None:
+    await tx.run("SELECT FROM deliveries WHERE id = $1 FOR NO KEY UPDATE", id_)
 
 
 async def revive(tx: Transaction, id_: DeliveryId) -> None:
@@ -214,7 +211,7 @@ async def attempts_of(tx: Transaction, id_: DeliveryId) -> list[asyncpg.Record]:
 
 async def page(
     tx: Transaction,
-    organization_id: OrganizationId,
+    organization_id: OrganizationId | None,
     wanted: DeliveryFilter,
     *,
     limit: int,
@@ -223,7 +220,8 @@ async def page(
 ) -> tuple[list[asyncpg.Record], int]:
     """One page in the order of ids, which is that of creation, and how many there are in all, counted up to a bound."""
     where = _Where()
-    where.add("d.organization_id = {}", organization_id)
+    if organization_id is not None:
+        where.add("d.organization_id = {}", organization_id)
     _filter(where, wanted)
     total: int = await tx.fetchval(
         f"SELECT count(*) FROM (SELECT FROM {_JOINED} WHERE {where} LIMIT {COUNTED + 1}) AS counted",  # noqa: S608
@@ -244,7 +242,7 @@ class _Where:
     """Conditions joined by AND, with their values in the order of their placeholders."""
 
     def __init__(self) -> None:
-        self._conditions: list[str] = []
+        self._conditions = ["true"]
         self.values: list[object] = []
 
     def add(self, condition: str, value: object) -> None:

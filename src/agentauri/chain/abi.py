@@ -100,10 +100,10 @@ def words(data: bytes) -> tuple[bytes, ...]:
     return _CUTS[count].unpack(data)
 
 
-def read_tail(data: bytes, offset: bytes, tail: int) -> tuple[bytes, int]:
+def read_tail(data: bytes, offset: int, tail: int) -> tuple[bytes, int]:
     """The bytes that `offset` says begin at `tail`, where they must; and where the next ones must begin."""
     start = tail + WORD
-    if int.from_bytes(offset) != tail:
+    if offset != tail:
         raise Malformed("an offset points elsewhere")
     end = start + int.from_bytes(data[tail:start])
     following = end + -end % WORD

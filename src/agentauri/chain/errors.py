@@ -43,6 +43,10 @@ class ProviderFailed(RpcError):
     """Anything else: no connection, no answer in time, an answer that cannot be read, a refusal."""
 
 
+class TimedOut(ProviderFailed):
+    """No answer in time: the provider is slow, or we asked for much."""
+
+
 class Untruthful(RpcError):
     """An answer that contradicts itself or the block it speaks of; `lie` when no race can explain it."""
 

@@ -10,6 +10,8 @@ import asyncio
 import time
 from contextlib import suppress
 
+import asyncpg
+
 from agentauri.chain import node, store
 from agentauri.chain.errors import (
     Lagging,
@@ -35,7 +37,7 @@ from agentauri.chain.writer import AnotherWriter, Writer
 from agentauri.config import RpcConfig
 from agentauri.database import Database, DatabaseUnavailable, PoolExhausted
 from agentauri.events import EventService
-from agentauri.log import get_logger
+from agentauri.log import Seldom, get_logger
 from agentauri.supervisor import Worker, wait_until
 
 log = get_logger(__name__)
@@ -49,6 +51,7 @@ FINALITY_EVERY = 5.0  # seconds, or a block time if that is longer
 HEAD_LASTS = 5.0  # seconds for which a head far away need not be asked for again
 REPORT_EVERY = 10.0  # seconds between two writes of the providers' records
 LIVE_BLOCKS, LIVE_SECONDS = 100, 300
+CONTENTION = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
 
 
 class Indexer:
@@ -72,6 +75,7 @@ class Indexer:
         self._history = History(database, chain, providers)
         self._inspector = Inspector(database, chain)
         self._watch = Watch(chain, stall=config.stall)
+        self._seldom = Seldom()
         self._avoid: set[str] = set()
         self._rest = 0.0
         self._finality_asked = float("-inf")
@@ -88,8 +92,11 @@ class Indexer:
         try:
             while not stopping.is_set():
                 try:
-                    ours = await self._locks.take(self.chain.id)
-                    pause = self.pause_after(await self.step(ahead=True)) if ours else STANDBY
+                    if await self._locks.take(self.chain.id):
+                        pause = self.pause_after(await self.step(ahead=True))
+                    else:
+                        await self._drop_ahead()
+                        pause = STANDBY
                 except DatabaseUnavailable:
                     await self._until_up(stopping)
                     continue
@@ -140,8 +147,9 @@ class Indexer:
         checkpoint = await self._load()
         try:
             result = await self._attempt(checkpoint, ahead=ahead)
-        except AnotherWriter:
-            result = Step.RETRY
+        except (AnotherWriter, *CONTENTION) as error:
+            log.warning("chain.contended", chain_id=self.chain.id, reason=str(error))
+            result = Step.CONTENDED
         after = await self._load()
         self._watch.at(after.block.number, after.head, after.status)
         await self._report_providers()
@@ -175,10 +183,12 @@ class Indexer:
             provider.distrust(error.message)
         elif isinstance(error, Untruthful | Lagging):
             provider.blame(error.message)
-        log.info("rpc.refused", chain_id=self.chain.id, provider=provider.name, reason=error.message)
+        if self._seldom.due((provider.name, type(error))):
+            log.info("rpc.refused", chain_id=self.chain.id, provider=provider.name, reason=error.message)
 
     async def _with(self, provider: Provider, checkpoint: Checkpoint, *, ahead: bool) -> Step:
         await self._inspector.vet(provider)
+        await self._vet_others(provider)
         if checkpoint.begun and checkpoint.reset_to is not None:
             return await self._reset(provider, checkpoint, checkpoint.reset_to)
         await self._inspector.look(provider)
@@ -202,17 +212,23 @@ class Indexer:
             return Step.IDLE
         return await self._advance(provider, checkpoint, heads, ahead=ahead)
 
+    async def _vet_others(self, provider: Provider) -> None:
+        """Know whose second opinion is worth asking for."""
+        for other in self._providers.awake(self._providers):
+            if other is not provider:
+                with suppress(RpcError, WrongChain):
+                    await self._inspector.vet(other)
+
     async def _begin(self, provider: Provider) -> Step:
         look = await node.look(provider, 0)
         start = self.chain.start_block
         if start is None:
             start = await self._find_start(provider, look.head)
-        first, base = await node.headers(provider, [0, max(start - 1, 0)])
-        if base is None or first is None:
+        base, *genesis = await node.headers(provider, [max(start - 1, 0), *([0] if self.chain.local else [])])
+        if base is None or None in genesis:
             raise Lagging(f"it does not know block {max(start - 1, 0)}, before which there is nothing to read")
-        await self._writer.begin(
-            start, _anchor(base), _anchor(first) if self.chain.local else None, self._heads_of(look)
-        )
+        anchors = [_anchor(one) for one in (base, *genesis) if one is not None]
+        await self._writer.begin(start, anchors, self._heads_of(look))
         return Step.ADVANCED
 
     async def _find_start(self, provider: Provider, head: Header) -> int:
@@ -244,7 +260,7 @@ class Indexer:
         return look
 
     def _heads_of(self, look: node.Look) -> Heads:
-        final = look.finalized if look.finalized and look.finalized.number else None
+        final = look.finalized if look.finalized and 0 < look.finalized.number <= look.head.number else None
         return Heads(
             head=look.head.number,
             time=look.head.time,
@@ -365,8 +381,6 @@ class Indexer:
 
     async def _refuse(self, provider: Provider, checkpoint: Checkpoint, error: SelfCheckFailed) -> Step:
         if isinstance(error, WrongChain):
-            self._inspector.report(error.message)
-            provider.distrust(error.message)
             self._avoid.add(provider.name)
             if len(self._avoid) < len(self._providers):
                 return Step.RETRY

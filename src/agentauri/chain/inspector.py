@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from agentauri.chain import store
-from agentauri.chain.errors import SelfCheckFailed
+from agentauri.chain.errors import SelfCheckFailed, WrongChain
 from agentauri.chain.rpc import Provider
 from agentauri.chain.self_check import Contract, check_chain_id, inspect, judge
 from agentauri.chain.types import Chain
@@ -25,7 +25,6 @@ class Inspector:
     def __init__(self, database: Database, chain: Chain) -> None:
         self._database = database
         self._chain = chain
-        self._vetted: set[str] = set()
         self._contracts: dict[str, Contract] = {}
         self._next = 0.0
         self._warned: frozenset[str] = frozenset()
@@ -36,11 +35,17 @@ class Inspector:
         """Ask a provider once which chain it serves.
 
         Raises:
-            WrongChain: not ours.
+            WrongChain: not ours. It is told, and the provider rests.
         """
-        if provider.name not in self._vetted:
+        if provider.vetted:
+            return
+        try:
             await check_chain_id(provider, self._chain)
-            self._vetted.add(provider.name)
+        except WrongChain as error:
+            self.report(error.message)
+            provider.distrust(error.message)
+            raise
+        provider.vetted = True
 
     async def look(self, provider: Provider) -> None:
         """Look at the registries when it is time to.

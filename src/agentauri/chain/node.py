@@ -24,7 +24,7 @@ class _WireHeader(Struct, rename="camel"):
     logs_bloom: str | None = None
 
 
-class _WireLog(Struct, rename="camel"):
+class _WireLog(Struct, rename="camel", gc=False):
     address: str
     topics: list[str]
     data: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import aiohttp
 
@@ -69,9 +69,9 @@ class Providers:
         return chosen
 
     def others(self, provider: Provider) -> list[Provider]:
-        """Those besides `provider` that count: all but the ones that are down."""
-        return [other for other in self._providers if other is not provider and not other.health.is_down()]
+        """Those besides `provider` whose word counts: vetted, and not down."""
+        return [one for one in self._providers if one is not provider and one.vetted and not one.health.is_down()]
 
-    def awake(self, providers: Sequence[Provider]) -> list[Provider]:
+    def awake(self, providers: Iterable[Provider]) -> list[Provider]:
         now = time.monotonic()
         return [provider for provider in providers if not provider.health.rests(now)]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from msgspec import Struct
 
 from agentauri.chain import node, window
-from agentauri.chain.errors import Lagging, ProviderFailed, RangeTooLarge, RpcError, Throttled, Untruthful
+from agentauri.chain.errors import Lagging, ProviderFailed, RangeTooLarge, RpcError, TimedOut, Untruthful
 from agentauri.chain.providers import Providers
 from agentauri.chain.registries import Decoder
 from agentauri.chain.rpc import MOST_CALLS, Provider
@@ -86,14 +86,13 @@ class Reader:
         asked = last - first + 1
         try:
             return await node.logs(provider, list(self._chain.registries), first, last, apart=span.apart)
-        except Throttled:
-            raise
         except RangeTooLarge as error:
             if span.too_large(asked, error.blocks, fixed=error.fixed):
                 raise
             raise ProviderFailed(f"the logs of block {first} are too many for it: {error.message}") from error
-        except ProviderFailed:
-            span.too_large(asked, None, fixed=False)  # an answer that never comes may be one that is too long
+        except TimedOut:
+            if asked > window.LEAST_AFTER_TIME_OUT:
+                span.too_large(asked, None, fixed=False)
             raise
 
     async def _headers(self, provider: Provider, numbers: Sequence[int]) -> dict[int, Header]:

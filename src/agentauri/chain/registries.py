@@ -6,8 +6,7 @@ A log is told by its address and first topic. All 17 events of the 2.0.0 contrac
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -27,28 +26,29 @@ KNOWN_TAGS = {
 }  # fmt: skip
 
 
-class Argument(NamedTuple):
-    """`dynamic` is "string" or "bytes" where the head holds but an offset, else empty and `read` reads the head."""
+class Tail(NamedTuple):
+    """A text, or bytes when `binary`: only its offset stands in the head. `hashed` is where its hash is indexed."""
 
-    name: str
-    column: str | None
-    read: Read
-    dynamic: str = ""
+    place: int
+    binary: bool
+    hashed: int | None
 
 
 class Layout(Struct, frozen=True):
-    """One event signature.
+    """One event signature; the arguments are numbered as they lie in a log, the indexed ones first.
 
-    `hashes` pairs each indexed string with the argument that repeats its text. `legacy` is the tag under
-    `args.layout` of a layout that only old test networks logged.
+    `legacy` is the tag under `args.layout` of a layout that only old test networks logged.
     """
 
     event_type: str
     topic0: bytes
-    topics: tuple[Argument, ...]
-    data: tuple[Argument, ...]
-    head: int
-    hashes: tuple[tuple[str, str], ...]
+    topics: int  # bytes, topic 0 included
+    head: int  # bytes
+    names: tuple[str, ...]
+    reads: tuple[Read, ...]
+    tails: tuple[Tail, ...]
+    integers: tuple[str, ...]
+    columns: tuple[tuple[str, int], ...]
     legacy: str | None = None
 
 
@@ -68,22 +68,33 @@ def layout(signature: str, *, legacy: bool = False) -> Layout:
     event_type, _, inside = signature.rstrip(")").partition("(")
     parameters = [part.split() for part in inside.split(", ") if part]
     topic0 = bytes.fromhex(keccak(f"{event_type}({','.join(part[0] for part in parameters)})".encode())[2:])
-    names = {part[-1] for part in parameters}
-    topics, data, hashes = [], [], []
-    for kind, *indexed, name in parameters:
-        column = _COLUMNS.get(name)
-        if indexed and kind == "string":
-            topics.append(Argument(name, None, STATIC["bytes32"]))
-            text = re.sub(r"^indexed(.)", lambda match: match[1].lower(), name)
-            if text in names:
-                hashes.append((name, text))
-        elif kind in ("string", "bytes"):
-            data.append(Argument(name, column, STATIC["uint256"], kind))
-        else:
-            (topics if indexed else data).append(Argument(name, column, STATIC[kind]))
-    tag = topic0[:4].hex() if legacy and event_type == "NewFeedback" else None
-    event_type = {"UriUpdated": "URIUpdated"}.get(event_type, event_type)  # renamed, the layout stayed
-    return Layout(event_type, topic0, tuple(topics), tuple(data), len(data) * WORD, tuple(hashes), tag)
+    indexed = [part for part in parameters if "indexed" in part]
+    ordered = indexed + [part for part in parameters if "indexed" not in part]
+    names = [part[-1] for part in ordered]
+    tails = [
+        Tail(place, kind == "bytes", _place(names, f"indexed{name[0].upper()}{name[1:]}"))
+        for place, (kind, *_, name) in enumerate(ordered)
+        if kind in ("string", "bytes") and place >= len(indexed)
+    ]
+    offsets = {tail.place for tail in tails}
+    reads = [STATIC["uint256"] if place in offsets else STATIC.get(part[0], STATIC["bytes32"])
+             for place, part in enumerate(ordered)]  # fmt: skip
+    return Layout(
+        event_type={"UriUpdated": "URIUpdated"}.get(event_type, event_type),  # renamed, the layout stayed
+        topic0=topic0,
+        topics=WORD * (1 + len(indexed)),
+        head=WORD * (len(ordered) - len(indexed)),
+        names=tuple(names),
+        reads=tuple(reads),
+        tails=tuple(tails),
+        integers=tuple(part[-1] for part in ordered if "int" in part[0]),
+        columns=tuple((_COLUMNS[name], place) for place, name in enumerate(names) if name in _COLUMNS),
+        legacy=topic0[:4].hex() if legacy and event_type == "NewFeedback" else None,
+    )
+
+
+def _place(names: Sequence[str], name: str) -> int | None:
+    return names.index(name) if name in names else None
 
 
 _ADMINISTRATION = (
@@ -205,57 +216,40 @@ def _read(found: Layout, topics: bytes, data: bytes) -> dict[str, Any]:
     Raises:
         Malformed: the log is not exactly one of this layout.
     """
-    if len(topics) != WORD * (len(found.topics) + 1):
+    if len(topics) != found.topics:
         raise Malformed("another number of topics")
     if len(data) < found.head:
         raise Malformed("cut short")
-    args: dict[str, object] = {}
-    columns: dict[str, Any] = {"args": args}
-    for word, (name, column, read, _) in zip(words(topics)[1:], found.topics, strict=True):
-        value = read(word)
-        args[name] = str(value) if type(value) is int else value
-        if column:
-            columns[column] = value
-    contents = _read_data(found, data, columns, args)
-    for name, text in found.hashes:
-        if keccak(contents[text]) != args[name]:
-            raise Malformed(f"{text} is not what {name} is the hash of")
+    _, *heads = words(topics + data[: found.head])
+    values: list[Any] = [read(word) for read, word in zip(found.reads, heads, strict=True)]
+    lossy, plain, tail = [], None, found.head
+    for place, binary, hashed in found.tails:
+        content, tail = read_tail(data, values[place], tail)
+        if hashed is not None and keccak(content) != values[hashed]:
+            raise Malformed(f"{found.names[place]} is not what {found.names[hashed]} is the hash of")
+        text, exact = to_text(content)
+        if binary:
+            text, plain = "0x" + content.hex(), text if exact else None
+        elif not exact:
+            lossy.append(found.names[place])
+        values[place] = text
+    if tail != len(data):
+        raise Malformed("more bytes than this layout has")
+    args = dict(zip(found.names, values, strict=True))
+    for name in found.integers:
+        args[name] = str(args[name])
+    if lossy:
+        args["lossy"] = lossy
+    columns = {column: values[place] for column, place in found.columns}
+    if plain is not None:
+        columns["metadata_value"] = plain
+    columns["args"] = args
     if found.event_type == "NewFeedback":
         _finish_feedback(found, columns, args)
     return columns
 
 
-def _read_data(found: Layout, data: bytes, columns: dict[str, Any], args: dict[str, object]) -> dict[str, bytes]:
-    """Fill in what is not indexed; the exact bytes of the dynamic arguments."""
-    contents: dict[str, bytes] = {}
-    lossy: list[str] = []
-    tail = found.head
-    for word, (name, column, read, dynamic) in zip(words(data[:tail]), found.data, strict=True):
-        value: object
-        if dynamic:
-            content, tail = read_tail(data, word, tail)
-            contents[name] = content
-            value, exact = to_text(content)
-            if dynamic == "bytes":
-                args[name] = "0x" + content.hex()
-                value = value if exact else args[name]
-            else:
-                args[name] = value
-                if not exact:
-                    lossy.append(name)
-        else:
-            value = read(word)
-            args[name] = str(value) if type(value) is int else value
-        if column:
-            columns[column] = value
-    if tail != len(data):
-        raise Malformed("more bytes than this layout has")
-    if lossy:
-        args["lossy"] = lossy
-    return contents
-
-
-def _finish_feedback(found: Layout, columns: dict[str, Any], args: dict[str, object]) -> None:
+def _finish_feedback(found: Layout, columns: dict[str, Any], args: dict[str, Any]) -> None:
     decimals = columns.setdefault("value_decimals", 0)
     columns["score"] = Decimal(f"{columns['value_raw']}E-{decimals}")  # exact whatever the context's precision
     if found.legacy is None:
@@ -277,8 +271,8 @@ def _meaning(found: Layout, topics: bytes, data: bytes) -> Layout | None:
     if len(data) < found.head:
         raise Malformed("cut short")
     _, first_at, second_at, *_ = words(data[: found.head])
-    first, after = read_tail(data, first_at, found.head)
-    second, _ = read_tail(data, second_at, after)
+    first, after = read_tail(data, int.from_bytes(first_at), found.head)
+    second, _ = read_tail(data, int.from_bytes(second_at), after)
     if keccak(first) != "0x" + topics[-WORD:].hex():
         return found
     if not first and not second:

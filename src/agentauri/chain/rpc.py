@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from agentauri import metrics
 from agentauri.chain.dialects import classify
-from agentauri.chain.errors import BatchTooLarge, ProviderFailed, RangeTooLarge, RpcError, Throttled
+from agentauri.chain.errors import BatchTooLarge, ProviderFailed, RangeTooLarge, RpcError, Throttled, TimedOut
 from agentauri.chain.health import Bucket, Health
 from agentauri.config import RpcConfig
 from agentauri.log import Seldom, get_logger
@@ -82,6 +82,8 @@ class Provider:
         self.name = name
         self.health = Health(config.rest)
         self.last_ok_at: datetime | None = None
+        self.vetted = False
+        """It serves the right chain, as far as it has been asked."""
         self._url = url
         self._private = _private_parts(url.reveal())
         self._chain_id = chain_id
@@ -195,7 +197,7 @@ class Provider:
                         raise RangeTooLarge("an answer of more than 64 MiB")
                 return response.status, _seconds(response.headers.get("Retry-After")), bytes(raw)
         except TimeoutError as error:
-            raise ProviderFailed("no answer in time") from error
+            raise TimedOut("no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
             number = error.errno if isinstance(error, OSError) else None
             why = f" ({error.strerror})" if number and isinstance(error, OSError) and error.strerror else ""

@@ -56,7 +56,7 @@ class Chain(Struct, frozen=True, kw_only=True):
         return {self.identity: "identity", self.reputation: "reputation", self.validation: "validation"}
 
 
-class Header(Struct, frozen=True):
+class Header(Struct, frozen=True, gc=False):
     """A block's header, as far as we look at it. `bloom` is 0 where the node does not keep one."""
 
     number: int
@@ -66,7 +66,7 @@ class Header(Struct, frozen=True):
     bloom: int
 
 
-class Log(Struct, frozen=True):
+class Log(Struct, frozen=True, gc=False):
     """A log as a provider gave it, nothing decoded: `topics` are 32 bytes each, text is lower case.
 
     `block_time` is there only where the provider tells it.
@@ -83,7 +83,7 @@ class Log(Struct, frozen=True):
     block_time: int | None = None
 
 
-class Anchor(Struct, frozen=True):
+class Anchor(Struct, frozen=True, gc=False):
     """A block whose hash we remember."""
 
     number: int
@@ -135,6 +135,7 @@ class Step(Enum):
     CAUGHT_UP = "caught_up"
     IDLE = "idle"
     RETRY = "retry"
+    CONTENDED = "contended"  # somebody else holds or moved what we wanted to write
     DOUBTFUL = "doubtful"  # it looks like a reorg, and nobody has confirmed it yet
     REORGED = "reorged"
     RESET = "reset"

@@ -12,6 +12,7 @@ NEAR_HEAD = 32
 FIRST_SPAN = 2_000
 GROWTH = 1.25
 SUCCESSES_BEFORE_GROWTH = 5
+LEAST_AFTER_TIME_OUT = 100  # blocks; an outage is no reason to ask for less and less
 MOST_LOGS = 5_000  # a range that holds more is asked in smaller parts from then on: memory and pauses stay small
 
 

@@ -21,6 +21,7 @@ from agentauri.log import Seldom, get_logger
 log = get_logger(__name__)
 
 CHUNK = 500  # events handed over at once, so that preparing them does not hold up the loop
+LOOK_BACK = 10_000  # blocks; what was thinned out before the process began is not looked at again
 
 
 class AnotherWriter(Exception):
@@ -35,13 +36,13 @@ class Writer:
         self._pruned = NO_BLOCK
         self._seldom = Seldom()
 
-    async def begin(self, start_block: int, base: Anchor, genesis: Anchor | None, heads: Heads) -> None:
-        """Place the checkpoint of a chain that has none before its first block."""
+    async def begin(self, start_block: int, anchors: Sequence[Anchor], heads: Heads) -> None:
+        """Place the checkpoint of a chain that has none on the first of these anchors, before `start_block`."""
         nowhere = Anchor(NO_BLOCK, "", 0)
         async with self._database.transaction() as tx:
-            await self._move(tx, nowhere, base)
+            await self._move(tx, nowhere, anchors[0])
             await store.set_first_block(tx, self._chain.id, start_block)
-            await store.add_anchors(tx, self._chain.id, {one.number: one for one in (base, genesis) if one}.values())
+            await store.add_anchors(tx, self._chain.id, {one.number: one for one in anchors}.values())
             await self._set_heads(tx, heads)
         log.info("chain.started", chain_id=self._chain.id, first_block=start_block, head=heads.head)
 
@@ -118,16 +119,17 @@ class Writer:
 
     async def _move(self, tx: Transaction, old: Anchor, new: Anchor) -> None:
         if not await store.move_checkpoint(tx, self._chain.id, old, new):
-            raise AnotherWriter
+            raise AnotherWriter("the checkpoint was moved by another writer")
 
     async def _set_heads(self, tx: Transaction, heads: Heads) -> None:
         await store.set_heads(tx, self._chain.id, heads.head, heads.safe, heads.finalized, heads.finalized_hash)
 
     async def _prune(self, tx: Transaction, checkpoint: Checkpoint, heads: Heads) -> int:
-        finalized = heads.finalized
-        if finalized is None or finalized < self._pruned + store.SPARSE:
+        final = min(heads.finalized or 0, checkpoint.block.number)
+        since = max(self._pruned, final - LOOK_BACK)
+        if final < since + store.SPARSE:
             return self._pruned
-        return await store.prune_anchors(tx, self._chain.id, min(finalized, checkpoint.block.number), self._pruned)
+        return await store.prune_anchors(tx, self._chain.id, final, since)
 
     def _tell(self, checkpoint: Checkpoint, batch: Batch, heads: Heads, recorded: Recorded, seconds: float) -> None:
         kinds: dict[tuple[str, str, str], int] = {}

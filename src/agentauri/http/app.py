@@ -6,7 +6,7 @@ AccessLog        one line and three metrics
 Problems         whatever fails below becomes an answer
 Limits           sizes and times
 Entrance         OPTIONS and HEAD; who asks, for which organization, may they
-                 (a budget is charged there, between the organization and the right)
+                 (a rate limit belongs there, between the organization and the right)
 Litestar         finds the handler, reads its input; the handler opens the one transaction
 """
 
@@ -38,7 +38,7 @@ from agentauri.types import Secret
 
 def create_app(services: Services) -> Layer:
     """The whole application, ready to be served."""
-    document = Shared(float("inf"), lambda: asyncio.to_thread(_document))
+    document = Shared(float("inf"), lambda: asyncio.to_thread(openapi_document))
     litestar = create_litestar(State({"desk": Desk(services, document.get)}))
     authenticator = Authenticator(services.database, services.keys)
     return surround(Entrance(litestar, RouteTable(litestar), authenticator), services.server)
@@ -66,13 +66,10 @@ class _Litestar(Litestar):
         return plugins
 
 
-def openapi_document() -> dict[str, Any]:
-    """The interface as an OpenAPI 3.1 document; nothing has to run for it."""
-    return describe(create_litestar(State(), configuration(version("agentauri"))))
-
-
-def _document() -> bytes:
-    return msgspec.json.encode(openapi_document())
+def openapi_document() -> str:
+    """The interface as an OpenAPI 3.1 document, in JSON; nothing has to run for it."""
+    described = describe(create_litestar(State(), configuration(version("agentauri"))))
+    return msgspec.json.format(msgspec.json.encode(described), indent=2).decode()
 
 
 def _read_filters(request: Call) -> Any:

@@ -19,6 +19,7 @@ from agentauri.http.errors import (
     ClientGone,
     HeadersTooLarge,
     InternalError,
+    Malformed,
     PayloadTooLarge,
     RequestTimeout,
     UriTooLong,
@@ -182,7 +183,9 @@ def _check_sizes(scope: HTTPScope) -> None:
     if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > MAX_HEADERS:
         raise HeadersTooLarge("The headers are larger than 16 KiB.")
     declared = header(scope, b"content-length") or "0"
-    if not declared.isdecimal() or int(declared[:20]) > MAX_BODY:
+    if not declared.isdecimal():
+        raise Malformed("Content-Length is not a number.")
+    if int(declared[:20]) > MAX_BODY:
         raise _too_large()
 
 

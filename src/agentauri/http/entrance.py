@@ -3,7 +3,7 @@
 The access word of a route stands on the route itself, `@get("/…", access="read:triggers")`; the table made of them at
 start is the only thing that decides. Nothing about a body or an object is told before it has.
 
-A budget is charged between the organization and the right: unknown callers pay, too.
+A rate limit belongs between the organization and the right, so that callers without the right are counted, too.
 """
 
 from __future__ import annotations

@@ -64,11 +64,6 @@ class HttpServer:
             server.should_exit = True
             await serving
 
-    def close(self) -> None:
-        """Give the socket back where `run` never came."""
-        if self._socket is not None:
-            self._socket.close()
-
 
 def bind(host: str, port: int) -> socket.socket:
     """

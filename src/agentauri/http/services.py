@@ -43,7 +43,7 @@ class Services(Struct, frozen=True, kw_only=True):
 class Desk:
     """What one application keeps between requests."""
 
-    def __init__(self, services: Services, document: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(self, services: Services, document: Callable[[], Awaitable[str]]) -> None:
         self.services = services
         self.document = document
         self.chains: Shared[list[ChainStatus]] = Shared(CHAINS_KEPT_SECONDS, self._read_chains)

@@ -79,9 +79,10 @@ TEXT = frozenset({"contains", "starts_with", "ends_with", "regex"})
 
 STATEFUL = frozenset({"ema_threshold", "rate_limit", "count", "sum", "avg", "min", "max", "sequence", "absence"})
 GROUPS = ("all", "any", "not")
-LEAF_KEYS = frozenset({"condition_type", "field", "operator", "value", "config"})
 READ_ONLY = frozenset({"id", "trigger_id", "created_at"})
 """What answers add to a node. It may be sent back; only `id` means something."""
+LEAF_KEYS = READ_ONLY | {"condition_type", "field", "operator", "value", "config"}
+GROUP_KEYS = {kind: READ_ONLY | {kind} for kind in GROUPS}
 
 _DECIMAL = re.compile(r"-?[0-9]{1,78}(\.[0-9]{1,78})?\Z")
 _INTEGER = re.compile(r"(0|[1-9][0-9]{0,77})\Z")
@@ -158,7 +159,7 @@ class _Reader:
             return None
 
     def _group(self, source: dict[str, Any], kind: str, path: str, depth: int) -> tuple[Node, dict[str, Any]] | None:
-        _only(source, {kind}, "a group has one key: all, any or not")
+        _only(source, GROUP_KEYS[kind], "a group has one key: all, any or not")
         inner = source[kind]
         if kind == "not":
             pairs = [self.node(inner, f"{path}.not", depth + 1)]
@@ -185,7 +186,7 @@ class _Reader:
             _refuse("condition_type", f"{name} is not available in this version")
         if not isinstance(name, str) or name not in _TYPES:
             _refuse("condition_type", f"must be one of {', '.join(_TYPES)}, or the item a group: all, any or not")
-        if source.get("config") not in (None, {}):
+        if (config := source.get("config")) is not None and config != {}:
             _refuse("config", f"{name} takes no config")
         rule = _TYPES[name]
         field = rule.field(source.get("field"))
@@ -385,13 +386,14 @@ def _open_hex(field: Field, operator: str, values: list[str]) -> bool:
 
 def storable(text: str) -> bool:
     """PostgreSQL stores neither NUL nor half of a surrogate pair."""
+    if text.isascii():
+        return "\x00" not in text
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _only(source: dict[str, Any], allowed: Collection[str], message: str) -> None:
-    for key in source:
-        if key not in allowed and key not in READ_ONLY:
-            _refuse(key if isinstance(key, str) and _NAME.match(key) else "", message)
+def _only(source: dict[str, Any], allowed: frozenset[str], message: str) -> None:
+    for key in source.keys() - allowed:
+        _refuse(key if _NAME.match(key) else "", message)
 
 
 def _refuse(field: str, message: str) -> NoReturn:

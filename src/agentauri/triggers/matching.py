@@ -232,16 +232,20 @@ def _leaf_keys(leaf: Leaf) -> frozenset[Key] | None:
     operands = leaf.operand if isinstance(leaf.operand, list) else [leaf.operand]
     if len(operands) > MAX_KEYED_SET:
         return None
-    values = (_value(leaf, text) for text in operands)
-    # No agent has a number with a fraction; one that is whole, as 42.0, equals its integer.
-    whole = (int(value) if isinstance(value, Decimal) and value == int(value) else value for value in values)
-    return frozenset((leaf.column, value) for value in whole if not isinstance(value, Decimal))
+    keys = []
+    for text in operands:
+        value = _value(leaf, text)
+        if isinstance(value, Decimal):
+            if value != int(value):
+                continue  # no agent has a number with a fraction
+            value = int(value)
+        keys.append((leaf.column, value))
+    return frozenset(keys)
 
 
 def _best(found: Collection[frozenset[Key] | None]) -> frozenset[Key] | None:
     """The keys that promise the fewest candidates: judged by their least selective column, then by their number."""
-    return min(
-        (keys for keys in found if keys is not None),
-        key=lambda keys: (max((_RANK[column] for column, _ in keys), default=-1), len(keys)),
-        default=None,
-    )
+    known = [keys for keys in found if keys is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    return min(known, key=lambda keys: (max((_RANK[column] for column, _ in keys), default=-1), len(keys)))

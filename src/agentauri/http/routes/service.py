@@ -69,7 +69,7 @@ async def prometheus(request: Call) -> Response[bytes]:
 
 
 @get("/api/v1/openapi.json", access=OPEN)
-async def openapi(request: Call) -> Response[bytes]:
+async def openapi(request: Call) -> Response[str]:
     """This interface, described for programs."""
     return Response(await request.desk.document(), media_type="application/json")
 

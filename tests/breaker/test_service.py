@@ -1,0 +1,221 @@
+"""Breakers in PostgreSQL: many askers, one truth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from agentauri.breaker import Breaker, BreakerConfig, BreakerService, Outcome, Transition
+from agentauri.database import Database
+from agentauri.types import TriggerId
+
+T = TriggerId("t-1")
+CONFIG = BreakerConfig(failure_threshold=3, recovery_timeout_seconds=60, half_open_max_calls=1)
+
+
+@pytest.fixture
+def breakers() -> BreakerService:
+    return BreakerService()
+
+
+async def told(
+    database: Database, breakers: BreakerService, outcomes: str, *, trigger_id: TriggerId = T, config: Any = CONFIG
+) -> list[Transition]:
+    kinds = {"S": True, "F": False, "U": None}
+    async with database.transaction() as tx:
+        return await breakers.record(
+            tx,
+            [
+                Outcome(trigger_id=trigger_id, ok=kinds[outcome], error="the cause", config=config)
+                for outcome in outcomes
+            ],
+        )
+
+
+async def admitted(database: Database, breakers: BreakerService, wanted: int, config: BreakerConfig = CONFIG) -> int:
+    async with database.transaction() as tx:
+        return (await breakers.admit(tx, {T: (config, wanted)}))[T].go
+
+
+async def row(database: Database, breakers: BreakerService) -> Breaker:
+    async with database.transaction() as tx:
+        return await breakers.get(tx, T)
+
+
+async def sql(database: Database, statement: str) -> None:
+    async with database.transaction() as tx:
+        await tx.run(statement)
+
+
+async def test_without_a_row_a_breaker_is_closed(database: Database, breakers: BreakerService) -> None:
+    assert await admitted(database, breakers, 50) == 50
+    assert await row(database, breakers) == Breaker(trigger_id=T)
+
+
+async def test_successes_at_rest_write_nothing(database: Database, breakers: BreakerService) -> None:
+    await told(database, breakers, "SSSU")
+
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM circuit_breaker_state") == 0
+
+
+async def test_the_threshold_opens_it(database: Database, breakers: BreakerService) -> None:
+    assert await told(database, breakers, "FFSFF") == []
+    assert await told(database, breakers, "F") == [Transition(T, "open", "the cause")]
+
+    breaker = await row(database, breakers)
+    assert (breaker.state, breaker.failure_count, breaker.last_error) == ("open", 3, "the cause")
+    assert breaker.opened_at is not None
+    assert breaker.next_probe_at is not None
+    assert (breaker.next_probe_at - breaker.opened_at).total_seconds() == 60
+    assert await admitted(database, breakers, 1) == 0
+
+
+async def test_the_tick_lets_it_probe_and_a_success_closes_it(database: Database, breakers: BreakerService) -> None:
+    await told(database, breakers, "FFF")
+    async with database.transaction() as tx:
+        assert await breakers.tick(tx) == []
+    await sql(database, "UPDATE circuit_breaker_state SET next_probe_at = now()")
+
+    async with database.transaction() as tx:
+        assert [change.state for change in await breakers.tick(tx)] == ["half_open"]
+    assert [change.state for change in await told(database, breakers, "S")] == ["closed"]
+
+    assert (await row(database, breakers)).failure_count == 0
+
+
+async def test_half_open_admits_exactly_as_many_under_concurrency(database: Database, breakers: BreakerService) -> None:
+    config = BreakerConfig(failure_threshold=1, half_open_max_calls=4)
+    await told(database, breakers, "F", config=config)
+    await sql(database, "UPDATE circuit_breaker_state SET next_probe_at = now()")
+    async with database.transaction() as tx:
+        await breakers.tick(tx)
+
+    go = await asyncio.gather(*(admitted(database, breakers, 1, config) for _ in range(50)))
+
+    assert sum(go) == 4
+
+
+async def test_failures_of_many_processes_are_all_counted(database: Database) -> None:
+    config = BreakerConfig(failure_threshold=1000)
+    await asyncio.gather(*(told(database, BreakerService(), "FF", config=config) for _ in range(15)))
+
+    assert (await row(database, BreakerService())).failure_count == 30
+
+
+async def test_triggers_in_any_order_never_deadlock(database: Database) -> None:
+    triggers = [TriggerId(f"t-{number}") for number in range(20)]
+
+    async def fail_all(order: Sequence[TriggerId]) -> None:
+        async with database.transaction() as tx:
+            await BreakerService().record(
+                tx, [Outcome(trigger_id=key, ok=False, config=BreakerConfig(), error="x") for key in order]
+            )
+
+    await asyncio.gather(*(fail_all(triggers if number % 2 else triggers[::-1]) for number in range(10)))
+
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT sum(failure_count) FROM circuit_breaker_state") == 200
+
+
+async def test_a_slot_without_outcome_is_given_back(database: Database, breakers: BreakerService) -> None:
+    await told(database, breakers, "FFF")
+    await sql(database, "UPDATE circuit_breaker_state SET next_probe_at = now()")
+    async with database.transaction() as tx:
+        await breakers.tick(tx)
+    assert await admitted(database, breakers, 1) == 1
+    assert await admitted(database, breakers, 1) == 0
+
+    await sql(database, "UPDATE circuit_breaker_state SET half_open_at = now() - interval '121 seconds'")
+    async with database.transaction() as tx:
+        await breakers.tick(tx)
+
+    assert await admitted(database, breakers, 1) == 1
+
+
+async def test_a_reset_in_sql_by_the_three_known_columns_is_complete(
+    database: Database, breakers: BreakerService
+) -> None:
+    await told(database, breakers, "FFF")
+
+    await sql(database, "UPDATE circuit_breaker_state SET state='closed', failure_count=0, success_count=0")
+
+    breaker = await row(database, breakers)
+    assert (breaker.opened_at, breaker.next_probe_at, breaker.half_open_admitted) == (None, None, 0)
+    assert await admitted(database, breakers, 9) == 9
+
+
+async def test_a_reset_closes_it_and_says_so(
+    database: Database, breakers: BreakerService, log_lines: list[dict[str, Any]]
+) -> None:
+    await told(database, breakers, "FFF")
+
+    async with database.transaction() as tx:
+        breaker = await breakers.reset(tx, T)
+        assert (await breakers.reset(tx, TriggerId("none"))).state == "closed"
+
+    assert (breaker.state, breaker.failure_count) == ("closed", 0)
+    assert (await row(database, breakers)).state == "closed"
+    assert [line.get("code") for line in log_lines] == [
+        "CIRCUIT_BREAKER_OPEN",
+        "CIRCUIT_BREAKER_CLOSED",
+        "CIRCUIT_BREAKER_RESET",
+    ]
+
+
+async def test_another_timeout_moves_the_probe(database: Database, breakers: BreakerService) -> None:
+    await told(database, breakers, "FFF")
+
+    async with database.transaction() as tx:
+        breaker = await breakers.configure(tx, T, BreakerConfig(recovery_timeout_seconds=600))
+        await breakers.configure(tx, TriggerId("none"), CONFIG)
+
+    assert breaker.opened_at is not None
+    assert breaker.next_probe_at is not None
+    assert (breaker.next_probe_at - breaker.opened_at).total_seconds() == 600
+
+
+async def test_a_refusal_is_logged_at_most_once_a_minute(
+    database: Database, breakers: BreakerService, log_lines: list[dict[str, Any]]
+) -> None:
+    await told(database, breakers, "FFF")
+    for _ in range(3):
+        await admitted(database, breakers, 1)
+
+    assert [line.get("code") for line in log_lines] == ["CIRCUIT_BREAKER_OPEN"]
+
+
+async def test_a_write_that_fails_is_told_and_takes_everything_back(
+    database: Database, breakers: BreakerService, log_lines: list[dict[str, Any]]
+) -> None:
+    await sql(database, "ALTER TABLE circuit_breaker_state ADD CHECK (failure_count < 1)")
+
+    with pytest.raises(Exception, match="violates check constraint"):
+        await told(database, breakers, "F")
+
+    (line,) = [line for line in log_lines if line.get("code") == "CIRCUIT_BREAKER_PERSIST_FAILED"]
+    assert (line["level"], line["message"]) == ("ERROR", "Circuit breaker state may be inconsistent")
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM circuit_breaker_state") == 0
+
+
+async def test_a_transition_is_notified(database: Database, breakers: BreakerService) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    async with database.outside() as connection:
+        await connection.add_listener("breaker_changed", lambda *arguments: heard.put_nowait(str(arguments[-1])))
+        await told(database, breakers, "FFF")
+        payload = await asyncio.wait_for(heard.get(), 10)
+
+    assert BreakerService().heard(payload) == T
+
+
+async def test_forgotten_breakers_are_closed(database: Database, breakers: BreakerService) -> None:
+    await told(database, breakers, "FFF")
+    async with database.transaction() as tx:
+        assert await breakers.count_open(tx) == 1
+        await breakers.forget(tx, [T])
+        assert await breakers.count_open(tx) == 0
+        assert await breakers.room(tx, {T: CONFIG}, 500) == {T: 500}

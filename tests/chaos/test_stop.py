@@ -1,0 +1,52 @@
+"""A process that is told to stop finishes what it has begun, gives back the rest, and ends well."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from aiohttp import web
+
+from chaos.world import SECONDS, Gate, World
+
+SLOTS = 10
+SETTINGS = {"MAX_IN_FLIGHT_DELIVERIES": str(SLOTS), "WEBHOOK_TIMEOUT_SECONDS": "60"}
+
+
+async def test_a_stop_under_load_finishes_what_is_being_sent_and_gives_back_the_rest(world: World) -> None:
+    async def slowly(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.1)
+        return web.Response()
+
+    world.receiver.handle = slowly
+    await world.happen(200)
+    child = await world.start("indexer,evaluator,dispatcher,http", **SETTINGS)
+    await world.received(SLOTS)
+
+    child.signal(signal.SIGTERM)
+    assert await child.ended(SECONDS) == 0
+
+    left = await world.left()
+    assert SLOTS <= left.delivered == left.received < len(world.due)
+    assert left.claimed == left.leased == 0
+    world.receiver.handle = None
+    await world.start()
+    await world.finish()
+
+
+async def test_a_second_signal_ends_it_at_once_and_still_loses_nothing(world: World) -> None:
+    gate = Gate(world.receiver)
+    await world.happen(40)
+    child = await world.start(**SETTINGS)
+    await world.received(SLOTS)
+
+    child.signal(signal.SIGTERM)
+    await child.logged(SECONDS, event="process.draining")
+    child.signal(signal.SIGTERM)
+    assert await child.ended(SECONDS) == 0
+
+    assert await child.logged(SECONDS, event="process.cancelled", because="told twice")
+    gate.open()
+    await world.pass_time()
+    await world.start()
+    await world.finish(repeats=SLOTS)
