@@ -31,7 +31,7 @@ class Deliver(Bench):
 
     async def prepare(self, stage: Stage) -> None:
         async with stage.application(harness.TEMPLATE) as application:
-            await scene.add_triggers(application, self._sink.url)
+            await scene.add_triggers(application, self._sink.url, scene.agents(self.count))
             await scene.add_events(application, self.count)
             await evaluate_all(stage, application)
 

@@ -27,7 +27,7 @@ class Evaluate(Bench):
 
     async def prepare(self, stage: Stage) -> None:
         async with stage.application(harness.TEMPLATE) as application:
-            await scene.add_triggers(application, URL)
+            await scene.add_triggers(application, URL, scene.agents(self.count))
             await scene.add_events(application, self.count)
 
     async def measure(self, stage: Stage) -> Reading:

@@ -251,7 +251,7 @@ async def working(run: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncItera
         await task
 
 
-async def until(condition: Callable[[], Awaitable[bool]], every: float = 0.02) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], every: float = 0.05) -> None:
     async with asyncio.timeout(PATIENCE):
         while not await condition():  # noqa: ASYNC110 (it is about rows, which set no event)
             await asyncio.sleep(every)
@@ -321,7 +321,7 @@ def run(make: Callable[[float], Bench]) -> None:
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, and 3 runs")
     parser.add_argument("--scale", type=float, help="any part of the size")
-    parser.add_argument("--runs", type=int, help="measured runs, after one to warm up")
+    parser.add_argument("--runs", type=int, help="measured runs; more than one come after one to warm up")
     options = parser.parse_args()
     bench = make(options.scale or (0.1 if options.quick else 1.0))
     runs = options.runs or (3 if options.quick else 5)
@@ -340,10 +340,11 @@ def run(make: Callable[[float], Bench]) -> None:
 async def _measure(bench: Bench, stage: Stage, runs: int) -> list[Reading]:
     print(f"{bench.name}: {bench.what}")
     print(f"  machine  {machine(await stage.version())}")
-    print(f"  size     {bench.count:,}; 1 warm-up, {runs} runs; ceiling: {bench.bare}", flush=True)
+    warm_ups = min(1, runs - 1)
+    print(f"  size     {bench.count:,}; {warm_ups} warm-up, {runs} measured; ceiling: {bench.bare}", flush=True)
     await stage.make_template(bench.prepare)
     readings = []
-    for number in range(runs + 1):
+    for number in range(1 - warm_ups, runs + 1):
         reading = await bench.measure(stage)
         about = f"{_number(reading.value)} {bench.unit}, ceiling {_number(reading.ceiling)}; {reading.note}"
         print(f"  {f'run {number}' if number else 'warm-up':<8} {about}", flush=True)

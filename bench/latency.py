@@ -42,13 +42,13 @@ class Latency(Bench):
 
     async def prepare(self, stage: Stage) -> None:
         async with stage.application(harness.TEMPLATE) as application:
-            await scene.add_triggers(application, self._sink.url)
+            await scene.add_triggers(application, self._sink.url, scene.agents(self.count))
 
     async def measure(self, stage: Stage) -> Reading:
         self._sink.take()
         async with stage.fresh() as url:
             async with stage.application() as application, _serving(stage, application.database):
-                events = list(scene.feedback(0, self.count))
+                events = list(scene.feedback(0, self.count, scene.agents(self.count)))
 
                 async def commit(number: int) -> str:
                     async with application.database.transaction() as tx:

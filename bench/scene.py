@@ -19,10 +19,15 @@ TRIGGERS, ORGANIZATIONS = 1_000, 50
 BATCH = 2_000
 
 
-async def add_triggers(application: Application, url: str, count: int = TRIGGERS) -> None:
+def agents(events: int) -> int:
+    """How many agents so many events are about; one in twenty, as long as that is not too many."""
+    return max(1, min(TRIGGERS, events // 20))
+
+
+async def add_triggers(application: Application, url: str, count: int) -> None:
     """One for each agent number below `count`: that agent, and a score that all feedback here has."""
-    for agent in range(count):
-        prepared = await application.triggers.prepare(
+    drafts = [
+        await application.triggers.prepare(
             TriggerDraft(
                 name=f"Feedback for agent {agent}",
                 registry="reputation",
@@ -33,7 +38,10 @@ async def add_triggers(application: Application, url: str, count: int = TRIGGERS
                 actions=[ActionDraft(action_type="webhook", config={"url": url})],
             )
         )
-        async with application.database.transaction(durable=False) as tx:
+        for agent in range(count)
+    ]
+    async with application.database.transaction() as tx:
+        for agent, prepared in enumerate(drafts):
             organization = OrganizationId(f"organization-{agent % ORGANIZATIONS:02}")
             await application.triggers.create(tx, organization, UserId("bench"), prepared)
 
@@ -41,18 +49,18 @@ async def add_triggers(application: Application, url: str, count: int = TRIGGERS
 async def add_events(application: Application, count: int) -> None:
     """Commit so many pieces of feedback, as the indexer commits them."""
     for first in range(0, count, BATCH):
-        events = list(feedback(first, min(count, first + BATCH)))
+        events = list(feedback(first, min(count, first + BATCH), agents(count)))
         async with application.database.transaction() as tx:
             await application.events.record(tx, CHAIN, events)
 
 
-def feedback(first: int, last: int) -> Iterator[NewEvent]:
-    """Feedback number `first` to `last`, all agents in turn."""
+def feedback(first: int, last: int, about: int) -> Iterator[NewEvent]:
+    """Feedback number `first` to `last`, about so many agents in turn."""
     now = int(time.time())
     for number in range(first, last):
         digest = sha256(b"%d" % number).hexdigest()
         block_hash, transaction, client = f"0x{number:064x}", f"0x{digest}", f"0x{digest[:40]}"
-        agent, value = number % TRIGGERS, 5_000 + number % 5_000
+        agent, value = number % about, 5_000 + number % 5_000
         yield NewEvent(
             id=EventId(f"reputation-{CHAIN}-{transaction}-0"),
             chain_id=CHAIN,
@@ -67,7 +75,7 @@ def feedback(first: int, last: int) -> Iterator[NewEvent]:
             contract_address=REPUTATION,
             agent_id=agent,
             client_address=client,
-            feedback_index=1 + number // TRIGGERS,
+            feedback_index=1 + number // about,
             value_raw=value,
             value_decimals=2,
             score=Decimal(value).scaleb(-2),
@@ -77,7 +85,7 @@ def feedback(first: int, last: int) -> Iterator[NewEvent]:
             file_uri=f"ipfs://{digest}",
             file_hash=block_hash,
             args={
-                "agentId": str(agent), "clientAddress": client, "feedbackIndex": str(1 + number // TRIGGERS),
+                "agentId": str(agent), "clientAddress": client, "feedbackIndex": str(1 + number // about),
                 "value": str(value), "valueDecimals": "2", "indexedTag1": block_hash, "tag1": "starred",
                 "tag2": "support", "endpoint": f"https://agent-{agent}.example/a2a", "feedbackURI": f"ipfs://{digest}",
                 "feedbackHash": block_hash,

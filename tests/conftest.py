@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 import redis.asyncio
@@ -21,6 +22,7 @@ from agentauri.database import Database, Transaction
 from agentauri.embedded import DATABASE, Embedded
 from agentauri.migrations import migrate
 from agentauri.types import Secret
+from support.console import Command
 from support.processes import Child, Nursery
 from support.processes import nursery as open_nursery
 from support.receiver import Receiver
@@ -177,28 +179,57 @@ def nursery() -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def serve(nursery: Nursery, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., Child]]:
+def installation(database_url: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of every `agentauri` that works on this test's stores."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PWD": str(tmp_path),
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "ENVIRONMENT": "development",
+        "AGENTAURI_DATA_DIR": str(tmp_path / "data"),
+        "SERVER_PORT": "0",
+        "PAGER": "cat",
+    }
+
+
+@pytest.fixture
+def serve(nursery: Nursery, installation: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Start `agentauri serve` on this test's stores; keyword arguments are further settings. Killed at the end."""
     children: list[Child] = []
 
     def start(*arguments: str, **settings: str) -> Child:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "PWD": str(tmp_path),
-            "DATABASE_URL": database_url,
-            "REDIS_URL": redis_url,
-            "ENVIRONMENT": "development",
-            "AGENTAURI_DATA_DIR": str(tmp_path / "data"),
-            "SERVER_PORT": "0",
-            **settings,
-        }
-        child = nursery.start(["serve", *arguments], environment, tmp_path / f"serve-{len(children)}.log")
+        log = tmp_path / f"serve-{len(children)}.log"
+        child = nursery.start(["serve", *arguments], installation | settings, log)
         children.append(child)
         return child
 
     yield start
     for child in children:
         child.kill()
+
+
+@pytest.fixture
+def agentauri(nursery: Nursery, installation: dict[str, str], tmp_path: Path) -> Command:
+    """Run an `agentauri` command on this test's stores; what it printed."""
+    numbers = itertools.count(1)
+
+    async def run(*arguments: str) -> str:
+        child = nursery.start(list(arguments), installation, tmp_path / f"command-{next(numbers)}.log")
+        code = await child.ended()
+        output = child.log.read_text()
+        assert code == 0, f"agentauri {' '.join(arguments)} ended with {code}: {output}"
+        return output
+
+    return run
+
+
+@pytest.fixture
+async def http(agentauri: Command) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session with an API key of this installation."""
+    key = (await agentauri("key", "create", "--organization", "acme")).strip()
+    async with aiohttp.ClientSession(headers={"X-API-Key": key}) as session:
+        yield session
 
 
 @pytest.fixture

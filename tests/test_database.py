@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from agentauri.config import database_config
-from agentauri.database import Database, DatabaseUnavailable, PoolExhausted
+from agentauri.database import Database, DatabaseBusy, DatabaseUnavailable, PoolExhausted
 
 
 async def test_an_exception_rolls_everything_back(database: Database) -> None:
@@ -52,7 +52,9 @@ async def test_a_lost_connection_is_weather_and_the_pool_recovers(database: Data
     assert await database.answers()
 
 
-async def test_connections_that_ended_while_they_lay_in_the_pool_fail_nobody(database: Database, admin_url: str) -> None:
+async def test_connections_that_ended_while_they_lay_in_the_pool_fail_nobody(
+    database: Database, admin_url: str
+) -> None:
     async with database.transaction() as one, database.transaction() as other:
         pids = [await tx.fetchval("SELECT pg_backend_pid()") for tx in (one, other)]
     admin = await asyncpg.connect(admin_url)
@@ -104,3 +106,38 @@ async def test_an_error_of_the_callers_own_is_not_taken_for_weather(database: Da
         async with database.transaction() as tx:
             await tx.fetchval("SELECT 1")
             raise BrokenPipeError("a pipe of the caller's")
+
+
+async def test_a_share_that_is_used_up_refuses_in_time(database_url: str) -> None:
+    async with Database.open(database_config(database_url, (3, 1))) as database:
+        share = database.limited(1)
+        async with share.transaction():
+            with pytest.raises(PoolExhausted):
+                async with share.transaction():
+                    pass
+        async with share.transaction() as tx:
+            assert await tx.fetchval("SELECT 1") == 1
+
+
+async def test_a_lock_that_does_not_come_free_is_weather(database: Database) -> None:
+    async with database.transaction() as holder:
+        await holder.run("INSERT INTO pipeline_marks (name, value) VALUES ('held', 1)")
+        with pytest.raises(DatabaseBusy):
+            async with database.transaction() as tx:
+                await tx.run("SET LOCAL lock_timeout TO '50ms'")
+                await tx.run("INSERT INTO pipeline_marks (name, value) VALUES ('held', 2)")
+
+
+async def test_a_server_that_answers_and_refuses_is_given_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("agentauri.database.asyncio.sleep", note)
+    for _ in range(4):
+        await database.up()
+
+    assert pauses == [0.0, 0.1, 0.2, 0.4]

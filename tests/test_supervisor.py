@@ -95,3 +95,33 @@ async def test_waiting_ends_when_the_worker_is_to_stop() -> None:
     stopping.set()
 
     await asyncio.wait_for(waiting, 10)
+
+
+async def test_workers_of_one_stage_stop_together() -> None:
+    met = asyncio.Barrier(2)
+    ended: list[str] = []
+
+    def indexer(name: str) -> Worker:
+        async def run(stopping: asyncio.Event) -> None:
+            await stopping.wait()
+            await met.wait()  # never, if the other one is told only after this one has ended
+            ended.append(name)
+
+        return Worker(name, run, 0.2)
+
+    running = Supervisor([indexer("indexer:1"), indexer("indexer:10")], total_grace=10)
+    running.start()
+    await running.stop()
+
+    assert sorted(ended) == ["indexer:1", "indexer:10"]
+
+
+async def test_a_total_that_is_used_up_ends_the_stop_and_cancel_ends_the_rest() -> None:
+    async def stubborn(_: asyncio.Event) -> None:
+        await asyncio.Event().wait()
+
+    running = Supervisor([Worker("sink", stubborn, 60), Worker("source", stubborn, 60)], total_grace=0.01)
+    running.start()
+
+    await running.stop()
+    await asyncio.wait_for(running.cancel(), 10)

@@ -22,7 +22,7 @@ import aiohttp
 import uvloop
 from msgspec import Struct
 
-from agentauri import metrics, migrations
+from agentauri import migrations
 from agentauri.accounts import ApiKeyService, OrganizationService
 from agentauri.actions import (
     ActionService,
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 VERSION = version("agentauri")
+PIPELINE_CONNECTIONS = 10
+"""Of the pool: dispatcher 4, evaluator 2, indexers 3, upkeep 1. HTTP never takes them, however many callers it has."""
 
 
 class Stores(Struct, frozen=True):
@@ -119,13 +121,13 @@ class Application:
 
     @cached_property
     def evaluator(self) -> Evaluator:
+        database = self.database.limited(2)
         pressure = BackPressure(
             self.queue,
-            self.database.limited(1),
+            database,
             max_depth=self.config.evaluator.max_queue_depth,
             critical_depth=self.config.evaluator.critical_queue_depth,
         )
-        database = self.database.limited(2)
         return Evaluator(
             database,
             self.event_queue,
@@ -196,6 +198,7 @@ class Process:
         self._stop_now = asyncio.Event()
         self._supervisor: Supervisor | None = None
         self._listener: Listener | None = None
+        self._upkeep = application.database.limited(1)
 
     async def run(self) -> int:
         self._handle_signals()
@@ -219,10 +222,10 @@ class Process:
         hurry = asyncio.create_task(self._stop_now.wait())
         try:
             await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-            if not draining.done() or draining.exception() is not None:
-                log.warning("process.cancelled", because="told twice" if hurry.done() else "draining took too long")
+            if hurry.done():
                 draining.cancel()
-                await supervisor.cancel()
+                log.warning("process.cancelled", because="told twice")
+            await supervisor.cancel()
         finally:
             hurry.cancel()
 
@@ -293,16 +296,15 @@ class Process:
         return workers
 
     def _janitor(self) -> Janitor:
-        return Janitor(self._app.database.limited(1), self._app.event_queue, self._app.config.retention)
+        return Janitor(self._upkeep, self._app.event_queue, self._app.config.retention)
 
     def _pulse(self) -> Pulse:
         return Pulse(
-            self._app.database,
+            self._upkeep,
             instance=self._app.instance,
             version=VERSION,
             roles=self._app.config.roles,
             states=self.components,
-            gauges=self._gauges,
             embedded=self._stores.embedded,
         )
 
@@ -312,7 +314,7 @@ class Process:
             server=app.config.server,
             environment=app.config.environment,
             version=VERSION,
-            database=app.database,
+            database=app.database.limited(app.config.database_pool[0] - PIPELINE_CONNECTIONS),
             keys=app.api_keys,
             chains=app.chains,
             events=app.events,
@@ -344,20 +346,6 @@ class Process:
             well = statuses.get(indexer.chain.id) in ("live", "backfill", "starting", None)
             states[name] = "failed" if name in crashed else "ok" if well else "degraded"
         return states
-
-    async def _gauges(self) -> None:
-        """What is cheaper to count now and then than to follow."""
-        if "evaluator" in self._app.config.roles:
-            async with self._app.database.transaction(durable=False) as tx:
-                depth = await self._app.event_queue.depth(tx)
-            metrics.EVENT_QUEUE_DEPTH.set(depth.waiting)
-            metrics.EVENT_QUEUE_OLDEST.set(depth.oldest_seconds)
-            metrics.EVENTS_PARKED.set(depth.parked)
-        if "dispatcher" in self._app.config.roles:
-            async with self._app.database.transaction(durable=False) as tx:
-                metrics.BREAKERS_OPEN.set(await self._app.breakers.count_open(tx))
-                for hold, count in (await self._app.deliveries.by_hold(tx)).items():
-                    metrics.DELIVERIES_HELD.labels(hold).set(count)
 
     def _tell_where_chains_come_from(self) -> None:
         if "indexer" in self._app.config.roles and not self._app.indexers:

@@ -356,9 +356,7 @@ def certs() -> None:
 
 @certs.command("generate")
 @click.option("--folder", type=click.Path(path_type=Path), help="Default: docker/postgres/certs.")
-@click.option(
-    "--host", "hosts", multiple=True, help="Its name or address; repeatable. Default: localhost, postgres."
-)
+@click.option("--host", "hosts", multiple=True, help="Its name or address; repeatable. Default: localhost, postgres.")
 @click.option("--days", type=click.IntRange(1, 3650), help="How long they are valid. Default: 825.")
 def generate_certs(folder: Path | None, hosts: tuple[str, ...], days: int | None) -> None:
     """Make root.crt, server.crt and server.key, replacing what is there. Restart PostgreSQL afterwards."""

@@ -11,9 +11,10 @@ for all.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, cast
 
 import asyncpg
@@ -36,6 +37,11 @@ After = Callable[[], Awaitable[object] | None]
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # subscriptable for type checkers alone
 
 PROBE_FIRST, PROBE_LAST = 0.5, 2.0
+SHORT_LIVED = 10.0
+"""A server that refuses again within so many seconds of answering the probe is given more and more time."""
+ROLLBACK_SECONDS = 2.0
+SILENCE_SECONDS = 30
+"""After which the kernel gives a TCP connection up whose other end does not answer."""
 
 WEATHER: tuple[type[BaseException], ...] = (
     OSError,
@@ -45,18 +51,29 @@ WEATHER: tuple[type[BaseException], ...] = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.DiskFullError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,  # connections, memory, disk
+    asyncpg.ReadOnlySQLTransactionError,  # what was the primary before a failover
     asyncpg.PostgresIOError,
 )
 """What asyncpg raises when the server, the way to it, or its disk is the matter, not our statement."""
 
+BUSY: tuple[type[BaseException], ...] = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.SerializationError,
+)
+"""Somebody else was in the way; the same again will do."""
 
 _ANY: tuple[type[BaseException], ...] = (*WEATHER, asyncpg.PostgresError)
 
 
 class DatabaseUnavailable(Unavailable):
     """PostgreSQL cannot be reached, or ended our connection."""
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """Another transaction was in the way: a deadlock, or a lock that did not come free in time."""
 
 
 class PoolExhausted(Unavailable):
@@ -183,8 +200,7 @@ class Database:
             DatabaseUnavailable: the connection was lost; whether a commit in flight took place is unknown.
             PoolExhausted: no connection came free within the acquire timeout.
         """
-        share: AbstractAsyncContextManager[None] = self._share or nullcontext()
-        async with share, self._connection() as connection:
+        async with self._turn(), self._connection() as connection:
             with self._weather:
                 raw = await _driver(connection)
             tx = Transaction(connection, raw, self._weather)
@@ -224,6 +240,30 @@ class Database:
             return False
         return True
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for one of this share's connections."""
+        if self._share is None:
+            yield
+            return
+        try:
+            async with asyncio.timeout(self._config.acquire_timeout):
+                await self._share.acquire()
+        except TimeoutError as error:
+            raise self._exhausted() from error
+        try:
+            yield
+        finally:
+            self._share.release()
+
+    def _exhausted(self) -> PoolExhausted:
+        log.error(
+            "pool.exhausted",
+            code="DB_POOL_EXHAUSTED",
+            message=f"Failed to acquire connection from pool: Connection timeout after {self._config.acquire_timeout}s",
+        )
+        return PoolExhausted("No database connection came free in time.")
+
     async def _connect_raw(self) -> Connection:
         return await _connect(self._config, statement_timeout="0")
 
@@ -234,13 +274,7 @@ class Database:
             with self._weather:
                 connection = await self._engine.connect()
         except PoolTimeout as error:
-            log.error(
-                "pool.exhausted",
-                code="DB_POOL_EXHAUSTED",
-                message="Failed to acquire connection from pool: "
-                f"Connection timeout after {self._config.acquire_timeout}s",
-            )
-            raise PoolExhausted("No database connection came free in time.") from error
+            raise self._exhausted() from error
         metrics.DB_POOL_WAIT.observe(time.perf_counter() - started)
         metrics.DB_POOL_IN_USE.inc()
         try:
@@ -257,6 +291,8 @@ class _Outage:
         self._connect = connect
         self._probe: asyncio.Task[None] | None = None
         self._seldom = Seldom()
+        self._answered_at = float("-inf")
+        self._pause = 0.0
 
     def noticed(self, error: BaseException) -> None:
         reason = str(error) or type(error).__name__
@@ -290,9 +326,14 @@ class _Outage:
                 delay = min(delay * 2, PROBE_LAST)
                 continue
             connection.terminate()
-            if self._seldom.over("database"):
-                log.info("database.back")
-            return
+            break
+        # It may answer and still refuse the work, as with a full disk: then nobody shall try in a hot loop.
+        lasted = time.monotonic() - self._answered_at
+        self._pause = 0.0 if lasted > SHORT_LIVED else min(max(0.1, self._pause * 2), PROBE_LAST)
+        await asyncio.sleep(self._pause)
+        self._answered_at = time.monotonic()
+        if self._pause == 0 and self._seldom.over("database"):
+            log.info("database.back")
 
     def close(self) -> None:
         if self._probe is not None:
@@ -309,12 +350,14 @@ class _Weather:
         return None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None or isinstance(error, Unavailable):
+        if error is None or isinstance(error, Unavailable | asyncio.CancelledError):
             return
         cause: BaseException = error
         if isinstance(error, DBAPIError) and error.orig is not None:
             # SQLAlchemy wraps the driver's error twice; the inner one says which kind it is.
             cause = error.orig.__cause__ or error.orig
+        if isinstance(cause, BUSY):
+            raise DatabaseBusy("Another transaction was in the way.") from error
         if isinstance(cause, asyncpg.InterfaceError) and not isinstance(cause, asyncpg.InternalClientError):
             weather = "connection" in str(cause) or "closed" in str(cause)
         else:
@@ -335,13 +378,13 @@ async def _driver(connection: AsyncConnection) -> Connection:
 
 async def _roll_back(connection: AsyncConnection, raw: Connection) -> None:
     try:
-        await asyncio.shield(raw.execute("ROLLBACK"))
+        await asyncio.shield(raw.execute("ROLLBACK", timeout=ROLLBACK_SECONDS))
     except BaseException:  # noqa: BLE001 (also a cancellation: whatever happened, it is not clean)
         await connection.invalidate()  # never give a connection back in doubt
 
 
 async def _connect(config: DatabaseConfig, *, statement_timeout: str) -> Connection:
-    return await asyncpg.connect(
+    connection: Connection = await asyncpg.connect(
         config.url.reveal(),
         timeout=config.acquire_timeout,
         server_settings={
@@ -352,3 +395,24 @@ async def _connect(config: DatabaseConfig, *, statement_timeout: str) -> Connect
             "idle_in_transaction_session_timeout": "60s",
         },
     )
+    _notice_silence(connection)
+    return connection
+
+
+def _notice_silence(connection: Connection) -> None:
+    """Have the kernel end a connection whose server vanished without a word; asyncpg has no option for it."""
+    transport = getattr(connection, "_transport", None)
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
+    options = [
+        (idle, SILENCE_SECONDS // 2),
+        (getattr(socket, "TCP_KEEPINTVL", None), SILENCE_SECONDS // 6),
+        (getattr(socket, "TCP_KEEPCNT", None), 3),
+        (getattr(socket, "TCP_USER_TIMEOUT", None), SILENCE_SECONDS * 1000),
+    ]
+    for option, value in options:
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

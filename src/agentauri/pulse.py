@@ -21,7 +21,7 @@ from agentauri.supervisor import wait_until
 
 log = get_logger(__name__)
 
-BEAT_SECONDS, LAG_SECONDS = 10.0, 0.25
+BEAT_SECONDS, LAG_SECONDS, REVIVE_SECONDS = 10.0, 0.25, 2.0
 
 
 class Pulse:
@@ -35,7 +35,6 @@ class Pulse:
         version: str,
         roles: tuple[str, ...],
         states: Callable[[], Awaitable[Mapping[str, str]]],
-        gauges: Callable[[], Awaitable[None]],
         embedded: Embedded | None,
     ) -> None:
         self._database = database
@@ -43,23 +42,24 @@ class Pulse:
         self._version = version
         self._roles = roles
         self._states = states
-        self._gauges = gauges
         self._embedded = embedded
 
     async def run(self, stopping: asyncio.Event) -> None:
-        next_beat = 0.0
+        next_beat = next_look = 0.0
         while not stopping.is_set():
             started = time.monotonic()
             await wait_until(stopping, LAG_SECONDS)
             if not stopping.is_set():
                 metrics.LOOP_LAG.observe(max(0.0, time.monotonic() - started - LAG_SECONDS))
-            self._revive()
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + REVIVE_SECONDS
+                self._revive()
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + BEAT_SECONDS
                 await self.beat()
 
     async def beat(self) -> None:
-        """Write this instance's heartbeat and refresh the gauges; an outage only skips a beat."""
+        """Write this instance's heartbeat and note how much memory it takes; an outage only skips a beat."""
         metrics.RESIDENT_BYTES.set(resident_bytes())
         try:
             status = msgspec.json.encode(await self._states()).decode()
@@ -74,7 +74,6 @@ class Pulse:
                     self._version,
                     status,
                 )
-            await self._gauges()
         except Unavailable:
             return
 

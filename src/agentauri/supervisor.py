@@ -1,7 +1,8 @@
 """Workers and the one who keeps them running.
 
 A worker is a name, a `run(stopping)` and a grace. The supervisor starts workers top to bottom (sink first) and
-stops them bottom to top (source first), so that the pipeline drains downhill. A worker that raises has a bug: it
+stops them bottom to top (source first), so that the pipeline drains downhill. Workers whose names differ only after
+a colon, such as the indexers, are one stage and stop together. A worker that raises has a bug: it
 is restarted after 0.5 s doubling to 30 s, and one that crashes more than five times within a minute ends the
 process, with the others drained.
 """
@@ -13,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import groupby
 
 from msgspec import Struct
 
@@ -89,26 +91,31 @@ class Supervisor:
             self._tasks[worker.name] = asyncio.create_task(self._keep_running(worker), name=worker.name)
 
     async def stop(self) -> None:
-        """Drain: source first, each with its grace. Never raises for what a worker does."""
-        async with asyncio.timeout(self._total_grace):
-            for worker in reversed(self._workers):
-                self._stops[worker.name].set()
-                task = self._tasks[worker.name]
-                _, late = await asyncio.wait([task], timeout=worker.grace)
-                if late:
-                    log.warning("worker.cancelled", worker=worker.name, grace=worker.grace)
-                    await self._cancel(task)
+        """Drain: source first, a stage at a time, each worker with its grace. Returns early when all the time is up;
+        `cancel` ends what is left then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._total_grace):
+                for _, stage in groupby(reversed(self._workers), key=lambda worker: worker.name.partition(":")[0]):
+                    await asyncio.gather(*(self._drain(worker) for worker in stage))
 
     async def cancel(self) -> None:
         """Stop everything now."""
-        for task in self._tasks.values():
-            await self._cancel(task)
+        await self._cancel(list(self._tasks.values()))
+
+    async def _drain(self, worker: Worker) -> None:
+        self._stops[worker.name].set()
+        task = self._tasks[worker.name]
+        _, late = await asyncio.wait([task], timeout=worker.grace)
+        if late:
+            log.warning("worker.cancelled", worker=worker.name, grace=worker.grace)
+            await self._cancel([task])
 
     @staticmethod
-    async def _cancel(task: asyncio.Task[None]) -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _keep_running(self, worker: Worker) -> None:
         stopping = self._stops[worker.name]

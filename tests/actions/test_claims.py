@@ -275,3 +275,28 @@ async def test_a_claim_of_ours_whose_commit_was_not_heard_of_is_taken_up_again(
     await dispatcher.step()
 
     assert (await world.row(id_))["status"] == "delivered"
+
+
+async def test_rows_locked_by_hand_keep_nobody_else_from_being_recorded(world: World, dispatcher: Dispatcher) -> None:
+    locked, other, watched = await world.trigger(), await world.trigger(), await world.trigger()
+    world.receiver.answer = lambda _: Answer(503)
+    await world.delivery(locked)
+    await dispatcher.step()
+    ids = [await world.delivery(trigger) for trigger in (locked, other, watched)]
+
+    async with world.database.transaction() as session:
+        await session.run("UPDATE circuit_breaker_state SET failure_count = 5 WHERE trigger_id = $1", locked)
+        await dispatcher.take()
+        await world.receiver.wait_for(4)
+        await session.fetch("SELECT FROM deliveries WHERE id = $1 FOR UPDATE", ids[2])
+        await dispatcher.step()
+        during = [len(await world.attempts(id_)) for id_ in ids]
+        closing = asyncio.Event()
+        closing.set()
+    await dispatcher._recorder.run(closing)
+
+    assert during == [0, 1, 0]
+    assert [len(await world.attempts(id_)) for id_ in ids] == [1, 1, 1]
+    breaker = await world.breaker(locked)
+    assert breaker is not None
+    assert breaker["failure_count"] == 6

@@ -18,7 +18,6 @@ from support.receiver import Answer
 
 from .conftest import World
 
-
 PACKED = gzip.compress(b"\0" * 5_000_000)
 
 

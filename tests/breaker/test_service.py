@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from agentauri.breaker import Breaker, BreakerConfig, BreakerService, Outcome, Transition
+from agentauri.breaker import Breaker, BreakerBusy, BreakerConfig, BreakerService, Outcome, Transition
 from agentauri.database import Database
 from agentauri.types import TriggerId
 
@@ -94,31 +95,64 @@ async def test_half_open_admits_exactly_as_many_under_concurrency(database: Data
     async with database.transaction() as tx:
         await breakers.tick(tx)
 
-    go = await asyncio.gather(*(admitted(database, breakers, 1, config) for _ in range(50)))
+    async def until_answered() -> int:
+        while True:
+            async with database.transaction() as tx:
+                admission = (await breakers.admit(tx, {T: (config, 1)}))[T]
+            if not admission.busy:
+                return admission.go
 
-    assert sum(go) == 4
+    assert sum(await asyncio.gather(*(until_answered() for _ in range(50)))) == 4
+
+
+async def until_written(database: Database, outcomes: Sequence[Outcome]) -> None:
+    while True:
+        with suppress(BreakerBusy):
+            async with database.transaction() as tx:
+                await BreakerService().record(tx, outcomes)
+            return
 
 
 async def test_failures_of_many_processes_are_all_counted(database: Database) -> None:
     config = BreakerConfig(failure_threshold=1000)
-    await asyncio.gather(*(told(database, BreakerService(), "FF", config=config) for _ in range(15)))
+    outcome = Outcome(trigger_id=T, ok=False, config=config, error="x")
+
+    await asyncio.gather(*(until_written(database, [outcome, outcome]) for _ in range(15)))
 
     assert (await row(database, BreakerService())).failure_count == 30
 
 
 async def test_triggers_in_any_order_never_deadlock(database: Database) -> None:
-    triggers = [TriggerId(f"t-{number}") for number in range(20)]
+    outcomes = [
+        Outcome(trigger_id=TriggerId(f"t-{number}"), ok=False, config=BreakerConfig(failure_threshold=100), error="x")
+        for number in range(20)
+    ]
 
-    async def fail_all(order: Sequence[TriggerId]) -> None:
-        async with database.transaction() as tx:
-            await BreakerService().record(
-                tx, [Outcome(trigger_id=key, ok=False, config=BreakerConfig(), error="x") for key in order]
-            )
-
-    await asyncio.gather(*(fail_all(triggers if number % 2 else triggers[::-1]) for number in range(10)))
+    await asyncio.gather(*(until_written(database, outcomes if number % 2 else outcomes[::-1]) for number in range(10)))
 
     async with database.transaction() as tx:
         assert await tx.fetchval("SELECT sum(failure_count) FROM circuit_breaker_state") == 200
+
+
+async def test_a_breaker_locked_by_hand_is_busy_and_stops_no_other(
+    database: Database, breakers: BreakerService
+) -> None:
+    other = TriggerId("t-2")
+    await told(database, breakers, "FFF")
+    await told(database, breakers, "FFF", trigger_id=other)
+
+    async with database.transaction() as session:
+        await session.run("UPDATE circuit_breaker_state SET failure_count = 7 WHERE trigger_id = $1", T)
+        async with database.transaction() as tx:
+            admissions = await breakers.admit(tx, {T: (CONFIG, 1), other: (CONFIG, 1)})
+        with pytest.raises(BreakerBusy) as busy:
+            await told(database, breakers, "F")
+
+    assert {key: (admission.busy, admission.go) for key, admission in admissions.items()} == {
+        T: (True, 0),
+        other: (False, 0),
+    }
+    assert busy.value.trigger_ids == {T}
 
 
 async def test_a_slot_without_outcome_is_given_back(database: Database, breakers: BreakerService) -> None:

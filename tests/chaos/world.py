@@ -225,7 +225,7 @@ class World:
 
     async def stop(self) -> None:
         """Tell every process that is alive to drain; each must end well."""
-        running = [child for child in self.children if child.exit_code is None]
+        running = [child for child in self.children if child.alive]
         for child in running:
             child.signal(signal.SIGTERM)
         for child in running:

@@ -125,6 +125,7 @@ def test_a_server_that_was_killed_is_revived_with_its_data(folder: Path) -> None
         embedded._servers[0]._process.wait()  # type: ignore[union-attr]  # it was started above
 
         assert embedded.revive() == ["postgres"]
+        embedded._servers[0].wait_until_ready()
         assert asyncio.run(remembered(embedded))[0] == ["kept"]
 
 

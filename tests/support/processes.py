@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -68,11 +67,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        return self.exit_code is None
 
     @property
     def exit_code(self) -> int | None:
@@ -82,12 +77,13 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            if self.alive:  # its number may be somebody else's by now
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while self.exit_code is None and time.monotonic() < deadline:
+        while self.alive and time.monotonic() < deadline:
             time.sleep(0.005)
 
     def lines(self) -> list[dict[str, object]]:
@@ -99,7 +95,7 @@ class Child:
         return [line for line in found if isinstance(line, dict)]
 
     async def ended(self, seconds: float = 30.0) -> int | None:
-        await until(lambda: self.exit_code is not None, seconds, f"the process to end that logs to {self.log}")
+        await until(lambda: not self.alive, seconds, f"the process to end that logs to {self.log}")
         return self.exit_code
 
     async def logged(self, seconds: float = 30.0, **fields: object) -> dict[str, object]:

@@ -211,11 +211,14 @@ class Claimer:
         )
         for sends in waiting.values():
             trigger = sends[0].message.trigger
-            go = admissions[trigger.id].go
-            claimed.sends += sends[:go]
-            for send in sends[go:]:
+            admission = admissions[trigger.id]
+            claimed.sends += sends[: admission.go]
+            for send in sends[admission.go :]:
                 if send.target is not None:
                     self._destinations.unused(send.target)
+                if admission.busy:
+                    claimed.later.append((str(send.id), claimed.now + LOOK_AGAIN_MS))
+                    continue
                 claimed.forget.append(str(send.id))
                 refusals.append(
                     Refusal(send.id, "skipped", "breaker_open")

@@ -125,9 +125,10 @@ async def note_abandoned(tx: Transaction, rows: Sequence[asyncpg.Record]) -> Non
 
 
 async def lock_claimed(tx: Transaction, ids: Sequence[DeliveryId]) -> dict[DeliveryId, asyncpg.Record]:
+    """The rows, but for those that somebody else has locked just now."""
     records = await tx.fetch(
         """SELECT id, status, hold, attempts, schedule_from, lease_owner FROM deliveries
-           WHERE id = ANY($1::uuid[]) AND id >= $2 AND id <= $3 ORDER BY id FOR NO KEY UPDATE""",
+           WHERE id = ANY($1::uuid[]) AND id >= $2 AND id <= $3 ORDER BY id FOR NO KEY UPDATE SKIP LOCKED""",
         ids,
         *_bounds(ids),
     )

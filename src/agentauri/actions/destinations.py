@@ -18,9 +18,8 @@ _Key = TypeVar("_Key")
 
 KEPT = 10_000
 SUCCESSES_FOR_MORE = 10
-MEASURED_SECONDS = 0.25
-UNKNOWN_WAIT = 0.05
-"""When to look again while a destination's pace is not known yet."""
+FIRST_LATENCY = 0.5
+"""Seconds that a send to an unknown destination is expected to take."""
 
 LONGEST_WAIT = 3600.0
 UNREACHED = frozenset({"timeout", "connection"})
@@ -28,15 +27,12 @@ UNREACHED = frozenset({"timeout", "connection"})
 
 
 class _Destination(Struct):
-    """`rate` is how many sends end per second, None before that was measured; `next_slot` is when the last one that was
-    sent away may come back."""
+    """`latency` is what a send takes lately; `next_slot` is when the last one that found no room may come back."""
 
     limit: float
-    measured_from: float
     under_way: int = 0
     successes: int = 0
-    ended: int = 0
-    rate: float | None = None
+    latency: float = FIRST_LATENCY
     next_slot: float = 0.0
 
 
@@ -56,17 +52,16 @@ class Destinations:
         if destination.under_way < int(destination.limit):
             destination.under_way += 1
             return 0.0
-        if destination.rate is None:
-            return UNKNOWN_WAIT
+        # Where `limit` are under way at once, one ends every `latency / limit` seconds.
         now = time.monotonic()
-        destination.next_slot = max(destination.next_slot, now) + 1 / destination.rate
+        destination.next_slot = max(destination.next_slot, now) + destination.latency / destination.limit
         return min(destination.next_slot - now, LONGEST_WAIT)
 
-    def leave(self, target: str, failure: str | None = None) -> None:
-        """A send is over; `failure` is its kind."""
+    def leave(self, target: str, took: float, failure: str | None = None) -> None:
+        """A send is over after `took` seconds; `failure` is its kind."""
         destination = self._of(target)
         destination.under_way -= 1
-        self._measure(destination)
+        destination.latency += (took - destination.latency) / 8
         if failure in UNREACHED:
             destination.limit = max(1.0, destination.limit / 2)
         elif failure is None:
@@ -98,20 +93,10 @@ class Destinations:
     def _of(self, target: str) -> _Destination:
         destination = self._known.get(target)
         if destination is None:
-            destination = self._known[target] = _Destination(limit=self._first, measured_from=time.monotonic())
+            destination = self._known[target] = _Destination(limit=self._first)
             self._forget_idle()
         self._known.move_to_end(target)
         return destination
-
-    @staticmethod
-    def _measure(destination: _Destination) -> None:
-        destination.ended += 1
-        took = time.monotonic() - destination.measured_from
-        if took >= MEASURED_SECONDS:
-            seen = destination.ended / took
-            destination.rate = seen if destination.rate is None else (destination.rate + seen) / 2
-            destination.measured_from += took
-            destination.ended = 0
 
     def _forget_idle(self) -> None:
         for target in list(self._known)[: max(0, len(self._known) - KEPT)]:

@@ -132,7 +132,7 @@ class Dispatcher:
         """Send what is due and record what came of it; False when nothing was."""
         taken = await self.take()
         await self._sent()
-        while self._recorder:
+        while self._recorder.ready:
             await self._recorder.flush()
         return taken
 
@@ -219,10 +219,12 @@ class Dispatcher:
         started = time.monotonic()
         try:
             result = await self._exchange(send)
+            ended = time.monotonic()
             if send.target is not None:
-                self._destinations.leave(send.target, result.kind if isinstance(result, DeliveryFailed) else None)
+                failure = result.kind if isinstance(result, DeliveryFailed) else None
+                self._destinations.leave(send.target, ended - started, failure)
             reach("dispatcher.sent")
-            self._recorder.add(Outcome(send, result, started, time.monotonic()))
+            self._recorder.add(Outcome(send, result, started, ended))
         finally:
             del self._sending[send.id]
 

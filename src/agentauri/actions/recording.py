@@ -22,19 +22,23 @@ from agentauri.actions.claims import Result
 from agentauri.actions.errors import DeliveryFailed, RedisUnavailable, Retryable
 from agentauri.actions.queue import Due, Queue
 from agentauri.actions.types import Status, Verdict
-from agentauri.breaker import BreakerService
+from agentauri.breaker import BreakerBusy, BreakerService
 from agentauri.breaker import Outcome as BreakerOutcome
 from agentauri.config import DispatcherConfig
 from agentauri.database import Database, Transaction
 from agentauri.errors import Unavailable
 from agentauri.faults import reach
 from agentauri.log import get_logger
+from agentauri.supervisor import wait_until
 from agentauri.types import DeliveryId
 
 log = get_logger(__name__)
 
 BATCH = 200
 GATHER_SECONDS = 0.005
+BUSY_SECONDS, FAILED_SECONDS = 0.1, 1.0
+"""When to try again to record an outcome whose rows are locked by others, or that broke its transaction."""
+
 ERROR_LENGTH = 500
 RATE_LIMITED = 429
 
@@ -56,6 +60,7 @@ class _Settled(Struct):
     """What a transaction came to, for the queue and the log."""
 
     results: list[tuple[Outcome, Result]] = field(default_factory=list)
+    busy: list[Outcome] = field(default_factory=list)
     due: dict[DeliveryId, object] = field(default_factory=dict)
     forget: list[str] = field(default_factory=list)
     later: list[Due] = field(default_factory=list)
@@ -84,13 +89,19 @@ class Recorder:
         self._waiting: deque[Outcome] = deque()
         self._arrived = asyncio.Event()
         self._writing: list[Outcome] = []
+        self._later: dict[tuple[DeliveryId, int], Outcome] = {}
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._writing)
+        return len(self._waiting) + len(self._writing) + len(self._later)
+
+    @property
+    def ready(self) -> bool:
+        """There are outcomes that could be written now."""
+        return bool(self._waiting)
 
     def busy(self) -> set[DeliveryId]:
         """Deliveries whose outcome is not written yet."""
-        return {outcome.send.id for outcome in (*self._waiting, *self._writing)}
+        return {outcome.send.id for outcome in (*self._waiting, *self._writing, *self._later.values())}
 
     def add(self, outcome: Outcome) -> None:
         self._waiting.append(outcome)
@@ -98,17 +109,13 @@ class Recorder:
 
     async def run(self, closing: asyncio.Event) -> None:
         """Write outcomes as they come, until `closing` is set and none is left."""
-        closed = asyncio.ensure_future(closing.wait())
-        try:
-            while not closing.is_set() or self._waiting:
-                arrived = asyncio.ensure_future(self._arrived.wait())
-                await asyncio.wait({arrived, closed}, return_when=asyncio.FIRST_COMPLETED)
-                arrived.cancel()
-                if self._waiting and len(self._waiting) < BATCH and not closing.is_set():
-                    await asyncio.sleep(GATHER_SECONDS)
-                await self.flush()
-        finally:
-            closed.cancel()
+        while len(self) or not closing.is_set():
+            await wait_until(closing, 1.0, self._arrived)
+            if not self.ready:
+                await asyncio.sleep(BUSY_SECONDS if closing.is_set() and len(self) else 0)
+            elif len(self._waiting) < BATCH:
+                await asyncio.sleep(GATHER_SECONDS)
+            await self.flush()
 
     async def flush(self) -> None:
         """Write one group. In an outage its outcomes go back to wait, and so do we."""
@@ -149,17 +156,42 @@ class Recorder:
                 await self._record(tx, group, settled)
         except Unavailable:
             raise
+        except BreakerBusy as busy:
+            await self._record_without(group, busy)
+            return
         except Exception:
             if len(group) == 1:
                 log.exception("delivery.not_recorded", delivery_id=str(group[0].send.id))
-                asyncio.get_running_loop().call_later(1.0, self.add, group[0])
+                self._add_later(group[0], FAILED_SECONDS)
                 return
             middle = len(group) // 2
             await self._record_or_split(group[:middle])
             await self._record_or_split(group[middle:])
             return
         reach("dispatcher.recorded")
+        for outcome in settled.busy:
+            self._add_later(outcome, BUSY_SECONDS)
         await self._tell(settled)
+
+    async def _record_without(self, group: Sequence[Outcome], busy: BreakerBusy) -> None:
+        others = []
+        for outcome in group:
+            if outcome.send.message.trigger.id in busy.trigger_ids:
+                self._add_later(outcome, BUSY_SECONDS)
+            else:
+                others.append(outcome)
+        if others:
+            await self._record_or_split(others)
+
+    def _add_later(self, outcome: Outcome, seconds: float) -> None:
+        key = outcome.send.id, outcome.send.message.attempt
+
+        def add() -> None:
+            del self._later[key]
+            self.add(outcome)
+
+        self._later[key] = outcome
+        asyncio.get_running_loop().call_later(seconds, add)
 
     async def _record(self, tx: Transaction, group: Sequence[Outcome], settled: _Settled) -> None:
         rows = await claims.lock_claimed(tx, [outcome.send.id for outcome in group])
@@ -167,7 +199,7 @@ class Recorder:
         for outcome in group:
             row = rows.get(outcome.send.id)
             if row is None:
-                settled.forget.append(str(outcome.send.id))
+                settled.busy.append(outcome)
                 continue
             stands = _claim_stands(row, outcome, self._instance)
             settled.results.append((outcome, self._result(row, outcome, stands)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain, zip_longest
@@ -51,13 +52,12 @@ class DeliveryService:
 
         Those of environment `test` are kept as skipped.
         """
-        ids: list[DeliveryId] = []
+        new: list[asyncpg.Record] = []
         for start in range(0, len(drafts), CHUNK):
-            ids += await store.insert(tx, drafts[start : start + CHUNK])
-        for kind in {draft.kind for draft in drafts}:
-            metrics.DELIVERIES_CREATED.labels(kind).inc(sum(draft.kind == kind for draft in drafts))
-        self._push_later(tx, _interleaved(ids))
-        return len(ids)
+            new += await store.insert(tx, drafts[start : start + CHUNK])
+        self._push_later(tx, _interleaved([row["id"] for row in new if row["status"] == "pending"]))
+        tx.on_commit(lambda: _count(new))
+        return len(new)
 
     async def hold_retracted(self, tx: Transaction, event_seqs: Collection[EventSeq]) -> int:
         """Keep what waits for these events from being sent until they are back or settled."""
@@ -215,6 +215,11 @@ def _interleaved(ids: Sequence[DeliveryId]) -> list[DeliveryId]:
     if len(lanes) < 2:
         return list(ids)
     return [id_ for id_ in chain.from_iterable(zip_longest(*lanes.values())) if id_ is not None]
+
+
+def _count(new: Sequence[asyncpg.Record]) -> None:
+    for kind, number in Counter(row["kind"] for row in new).items():
+        metrics.DELIVERIES_CREATED.labels(kind).inc(number)
 
 
 def _retraction(row: asyncpg.Record, event: SettledEvent) -> DeliveryDraft:

@@ -26,8 +26,8 @@ _SHOWN = """d.id, d.kind, d.parent_id, d.trigger_id, d.trigger_version, d.action
 _JOINED = "deliveries d LEFT JOIN events e ON e.seq = d.event_seq"
 
 
-async def insert(tx: Transaction, drafts: Sequence[DeliveryDraft]) -> list[DeliveryId]:
-    """Write drafts that are not there yet; the ids of the new pending ones."""
+async def insert(tx: Transaction, drafts: Sequence[DeliveryDraft]) -> list[asyncpg.Record]:
+    """Write drafts that are not there yet; id, status and kind of the new ones."""
     rows = sorted(((id_of(draft), draft) for draft in drafts), key=lambda row: row[0].bytes)
     columns: list[list[object]] = [
         [
@@ -37,7 +37,7 @@ async def insert(tx: Transaction, drafts: Sequence[DeliveryDraft]) -> list[Deliv
         ]
         for id_, d in rows
     ]  # fmt: skip
-    records = await tx.fetch(
+    return await tx.fetch(
         """INSERT INTO deliveries (id, organization_id, trigger_id, environment, trigger_version, action_id,
                action_type, destination, event_seq, chain_id, kind, priority, context, parent_id,
                status, reason, due_at, created_at, finished_at)
@@ -49,10 +49,9 @@ async def insert(tx: Transaction, drafts: Sequence[DeliveryDraft]) -> list[Deliv
                $9::bigint[], $10::bigint[], $11::text[], $12::int[], $13::jsonb[], $14::uuid[])
                AS new (id, organization_id, trigger_id, environment, trigger_version, action_id, action_type,
                    destination, event_seq, chain_id, kind, priority, context, parent_id)
-           ON CONFLICT (id) DO NOTHING RETURNING id, status""",
+           ON CONFLICT (id) DO NOTHING RETURNING id, status, kind""",
         *map(list, zip(*columns, strict=True)),
     )
-    return [record["id"] for record in records if record["status"] == "pending"]
 
 
 def id_of(draft: DeliveryDraft) -> DeliveryId:

@@ -7,6 +7,7 @@ decides alike. No row means closed.
 from agentauri.breaker.service import BreakerService as BreakerService
 from agentauri.breaker.types import Admission as Admission
 from agentauri.breaker.types import Breaker as Breaker
+from agentauri.breaker.types import BreakerBusy as BreakerBusy
 from agentauri.breaker.types import BreakerConfig as BreakerConfig
 from agentauri.breaker.types import Outcome as Outcome
 from agentauri.breaker.types import State as State

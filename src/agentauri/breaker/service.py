@@ -9,7 +9,7 @@ import msgspec
 
 from agentauri import metrics
 from agentauri.breaker import machine, store
-from agentauri.breaker.types import Admission, Breaker, BreakerConfig, Outcome, State, Transition
+from agentauri.breaker.types import Admission, Breaker, BreakerBusy, BreakerConfig, Outcome, State, Transition
 from agentauri.database import Transaction
 from agentauri.errors import Unavailable
 from agentauri.log import Seldom, get_logger
@@ -36,13 +36,18 @@ class BreakerService:
         self, tx: Transaction, wanted: Mapping[TriggerId, tuple[BreakerConfig, int]]
     ) -> dict[TriggerId, Admission]:
         """How many of the wanted sends of each trigger may go. Refusals are logged, at most once a minute a trigger."""
-        known = await store.lock_not_closed(tx, wanted)
-        moment = await store.now(tx) if known else None
-        admissions, changed = {}, []
-        for trigger_id, (config, count) in wanted.items():
+        admissions = {trigger_id: Admission(count, "closed") for trigger_id, (_, count) in wanted.items()}
+        asked = await store.not_closed(tx, wanted)
+        if not asked:
+            return admissions
+        known = await store.lock_available(tx, asked)
+        moment = await store.now(tx)
+        changed = []
+        for trigger_id in asked:
+            config, count = wanted[trigger_id]
             breaker = known.get(trigger_id)
-            if breaker is None or moment is None:
-                admissions[trigger_id] = Admission(count, "closed")
+            if breaker is None:
+                admissions[trigger_id] = Admission(0, None)
                 continue
             after, go = machine.admit(breaker, config, count, moment)
             if after is not breaker:
@@ -58,15 +63,22 @@ class BreakerService:
         """Tell breakers how sends ended, in the order in which they ended.
 
         The caller's attempt rows are in the same transaction: after a failure here all of it is repeated.
+
+        Raises:
+            BreakerBusy: some are locked by somebody else; without their outcomes it would have succeeded.
         """
         if not outcomes:
             return []
         failing = {outcome.trigger_id for outcome in outcomes if outcome.ok is False}
         others = {outcome.trigger_id for outcome in outcomes} - failing
         try:
-            before = await store.lock_for_outcomes(tx, failing, others)
-            if not before:
+            asked = failing.union(await store.not_at_rest(tx, others))
+            if not asked:
                 return []
+            await store.make_missing(tx, failing)
+            before = await store.lock_available(tx, asked)
+            if busy := asked.difference(before):
+                raise BreakerBusy(frozenset(busy))
             moment = await store.now(tx)
             after = dict(before)
             for outcome in outcomes:

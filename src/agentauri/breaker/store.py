@@ -38,30 +38,39 @@ async def lock(tx: Transaction, trigger_ids: Collection[TriggerId]) -> dict[Trig
     return _breakers(await tx.fetch(f"{_SELECT} WHERE trigger_id = ANY($1::text[]){_LOCKED}", list(trigger_ids)))
 
 
-async def lock_not_closed(tx: Transaction, trigger_ids: Collection[TriggerId]) -> dict[TriggerId, Breaker]:
+async def lock_available(tx: Transaction, trigger_ids: Collection[TriggerId]) -> dict[TriggerId, Breaker]:
+    """Those that nobody else has locked just now: an open psql session must not keep others from sending."""
     return _breakers(
-        await tx.fetch(
-            f"{_SELECT} WHERE trigger_id = ANY($1::text[]) AND state <> 'closed'{_LOCKED}", list(trigger_ids)
-        )
+        await tx.fetch(f"{_SELECT} WHERE trigger_id = ANY($1::text[]){_LOCKED} SKIP LOCKED", list(trigger_ids))
     )
 
 
-async def lock_for_outcomes(
-    tx: Transaction, failing: Collection[TriggerId], others: Collection[TriggerId]
-) -> dict[TriggerId, Breaker]:
-    """The rows that outcomes can change, made where a failing trigger has none yet. A success on a row at rest needs
-    neither row nor lock, which keeps the usual case to one empty read."""
-    sql = f"""{_SELECT} WHERE trigger_id = ANY($1::text[])
-        OR (trigger_id = ANY($2::text[]) AND (state <> 'closed' OR failure_count > 0)){_LOCKED}"""
-    if failing:
-        await tx.run(
-            """INSERT INTO circuit_breaker_state (trigger_id, state, updated_at)
-               SELECT id, 'closed', clock_timestamp() FROM unnest($1::text[]) AS id
-               WHERE NOT EXISTS (SELECT FROM circuit_breaker_state s WHERE s.trigger_id = id)
-               ORDER BY id ON CONFLICT (trigger_id) DO NOTHING""",
-            list(failing),
-        )
-    return _breakers(await tx.fetch(sql, list(failing), list(others)))
+async def not_closed(tx: Transaction, trigger_ids: Collection[TriggerId]) -> list[TriggerId]:
+    records = await tx.fetch(
+        "SELECT trigger_id FROM circuit_breaker_state WHERE trigger_id = ANY($1::text[]) AND state <> 'closed'",
+        list(trigger_ids),
+    )
+    return [record["trigger_id"] for record in records]
+
+
+async def not_at_rest(tx: Transaction, trigger_ids: Collection[TriggerId]) -> list[TriggerId]:
+    """Those whose row a success would change."""
+    records = await tx.fetch(
+        "SELECT trigger_id FROM circuit_breaker_state"
+        " WHERE trigger_id = ANY($1::text[]) AND (state <> 'closed' OR failure_count > 0)",
+        list(trigger_ids),
+    )
+    return [record["trigger_id"] for record in records]
+
+
+async def make_missing(tx: Transaction, trigger_ids: Collection[TriggerId]) -> None:
+    await tx.run(
+        """INSERT INTO circuit_breaker_state (trigger_id, state, updated_at)
+           SELECT id, 'closed', clock_timestamp() FROM unnest($1::text[]) AS id
+           WHERE NOT EXISTS (SELECT FROM circuit_breaker_state s WHERE s.trigger_id = id)
+           ORDER BY id ON CONFLICT (trigger_id) DO NOTHING""",
+        list(trigger_ids),
+    )
 
 
 async def lock_due(tx: Transaction, limit: int) -> dict[TriggerId, Breaker]:

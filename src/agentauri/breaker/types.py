@@ -36,11 +36,16 @@ class Breaker(Struct, frozen=True, kw_only=True):
 
 
 class Admission(Struct, frozen=True):
-    """How many of the wanted sends may go, and why the rest may not."""
+    """How many of the wanted sends may go, and why the rest may not. `busy`: somebody is changing the breaker just now,
+    ask again."""
 
     go: int
-    state: State
+    state: State | None
     last_error: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.state is None
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -56,3 +61,11 @@ class Transition(Struct, frozen=True):
     trigger_id: TriggerId
     state: State
     last_error: str | None = None
+
+
+class BreakerBusy(Exception):
+    """Somebody else has locked these breakers just now; the caller's transaction is to be repeated without them."""
+
+    def __init__(self, trigger_ids: frozenset[TriggerId]) -> None:
+        super().__init__(f"{len(trigger_ids)} breakers are locked")
+        self.trigger_ids = trigger_ids

@@ -5,40 +5,14 @@ none, and checkpoint are stored together; what a reorg undoes is retracted, and 
 are doubted: what contradicts itself or a block's header is asked for elsewhere.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable
-
-import aiohttp
-
 from agentauri.chain.chains import load_chains as load_chains
 from agentauri.chain.errors import ChainNotBegun as ChainNotBegun
 from agentauri.chain.errors import ChainNotFound as ChainNotFound
 from agentauri.chain.errors import RpcUnavailable as RpcUnavailable
 from agentauri.chain.indexer import Indexer as Indexer
-from agentauri.chain.locks import ChainLocks
-from agentauri.chain.providers import Providers
+from agentauri.chain.indexer import indexers as indexers
 from agentauri.chain.service import ChainService as ChainService
 from agentauri.chain.types import Chain as Chain
 from agentauri.chain.types import ChainStatus as ChainStatus
 from agentauri.chain.types import ResetPlan as ResetPlan
 from agentauri.chain.types import Step as Step
-from agentauri.config import RpcConfig
-from agentauri.database import Database
-from agentauri.events import EventService
-
-CONNECTIONS = 3
-"""Of the pool, for all indexers of a process together."""
-
-
-def indexers(
-    database: Database, events: EventService, chains: Iterable[Chain], session: aiohttp.ClientSession, config: RpcConfig
-) -> list[Indexer]:
-    """One for each enabled chain. They share a few connections, and one more outside the pool for their locks."""
-    share = database.limited(CONNECTIONS)
-    locks = ChainLocks(database)
-    return [
-        Indexer(share, events, chain, Providers.of(chain, session, config), config, locks)
-        for chain in chains
-        if chain.enabled
-    ]

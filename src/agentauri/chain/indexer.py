@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
+import aiohttp
 import asyncpg
 
 from agentauri.chain import node, store
@@ -42,6 +44,7 @@ from agentauri.supervisor import Worker, wait_until
 
 log = get_logger(__name__)
 
+CONNECTIONS = 3  # of the pool, for all indexers of a process together
 GRACE = 10.0
 STANDBY = 5.0  # seconds between two tries for the chain's lock
 REFUSED = 60.0  # seconds until a refused chain is looked at again
@@ -414,3 +417,16 @@ class Indexer:
 
 def _anchor(header: Header) -> Anchor:
     return Anchor(header.number, header.hash, header.time, header.parent_hash)
+
+
+def indexers(
+    database: Database, events: EventService, chains: Iterable[Chain], session: aiohttp.ClientSession, config: RpcConfig
+) -> list[Indexer]:
+    """One for each enabled chain. They share a few connections, and one more outside the pool for their locks."""
+    share = database.limited(CONNECTIONS)
+    locks = ChainLocks(database)
+    return [
+        Indexer(share, events, chain, Providers.of(chain, session, config), config, locks)
+        for chain in chains
+        if chain.enabled
+    ]

@@ -108,11 +108,21 @@ async def headers(provider: Provider, numbers: Sequence[int]) -> list[Header | N
     return found
 
 
-async def logs(provider: Provider, addresses: Sequence[str], first: int, last: int, *, apart: bool) -> list[Log]:
-    """Every log of these addresses in these blocks, in order; with `apart` each address in a call of its own."""
+async def logs(
+    provider: Provider, addresses: Sequence[str], ranges: Sequence[tuple[int, int]], *, apart: bool = False
+) -> list[Log]:
+    """Every log of these addresses in these ranges of blocks, in order, in one request.
+
+    With `apart` each address has a call of its own.
+    """
     groups = [[address] for address in addresses] if apart else [list(addresses)]
-    filters = [{"address": group, "fromBlock": hex(first), "toBlock": hex(last)} for group in groups]
-    answers = await provider.ask(*(Call("eth_getLogs", (one,)) for one in filters))
+    answers = await provider.ask(
+        *(
+            Call("eth_getLogs", ({"address": group, "fromBlock": hex(first), "toBlock": hex(last)},))
+            for first, last in ranges
+            for group in groups
+        )
+    )
     found: list[Log] = []
     for answer in answers:
         raws = answer.read(_read_raws)

@@ -79,6 +79,15 @@ class Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
+        """Start, and return once it answers."""
+        self.launch()
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        _wait(self._ready, START_SECONDS, f"{self.name} did not come up; see {self._log}")
+
+    def launch(self) -> None:
+        """Start, without waiting for it to answer."""
         self._end_predecessor()
         self._prepare()
         with self._log.open("ab") as output:
@@ -96,7 +105,6 @@ class Server(ABC):
                 extra_groups=[] if self._owner.drops else None,
             )
         log.info("embedded.started", server=self.name, pid=self._process.pid)
-        _wait(self._ready, START_SECONDS, f"{self.name} did not come up; see {self._log}")
 
     def stop(self) -> None:
         if self._process is None:

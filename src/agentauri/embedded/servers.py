@@ -92,10 +92,13 @@ class Embedded:
             self.redis_url = Valkey.url_in(run, self._data / "valkey")
 
     def revive(self) -> list[str]:
-        """Start again whichever server has died (killed from outside, out of memory); their names."""
+        """Start again whichever server has died (killed from outside, out of memory); their names.
+
+        Does not wait for them to answer: it is called from the event loop.
+        """
         dead = [server for server in self._servers if not server.alive]
         for server in dead:
-            server.start()
+            server.launch()
         return [server.name for server in dead]
 
     def stop(self) -> None:
