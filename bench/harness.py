@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -125,13 +125,19 @@ class Stage:
         finally:
             await connection.close()
 
-    async def make_template(self, fill: Callable[[Stage], Awaitable[None]]) -> None:
+    @asynccontextmanager
+    async def template(self, fill: Callable[[Stage], Awaitable[None]]) -> AsyncIterator[None]:
+        """A migrated database, filled, of which `fresh` makes copies."""
         await self._admin(f"CREATE DATABASE {TEMPLATE}")
         await migrate(database_config(self.database_url(TEMPLATE), (20, 30)))
         await fill(self)
         connection = await asyncpg.connect(self.database_url(TEMPLATE))
         await connection.execute("VACUUM ANALYZE")
         await connection.close()
+        try:
+            yield
+        finally:
+            await self._admin(f"DROP DATABASE {TEMPLATE} WITH (FORCE)")
 
     @asynccontextmanager
     async def fresh(self) -> AsyncIterator[str]:
@@ -189,7 +195,12 @@ def _become(
     serve: Callable[..., Coroutine[Any, Any, None]], ours: Any, theirs: Any, arguments: tuple[object, ...]
 ) -> None:
     ours.close()
-    uvloop.run(serve(Orders(theirs), *arguments))
+
+    async def live() -> None:
+        await serve(Orders(theirs), *arguments)
+        os._exit(0)  # nothing here needs an orderly end, and closing connections that others hold open may take long
+
+    uvloop.run(live())
 
 
 class Orders:
@@ -316,21 +327,23 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(make: Callable[[float], Bench]) -> None:
-    """The command line of a bench."""
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+def run(
+    make: Callable[[float], Bench], arguments: Sequence[str] | None = None, servers: Embedded | None = None
+) -> None:
+    """The command line of a bench. Given no `servers`, it starts some of its own."""
+    parser = argparse.ArgumentParser(description=sys.modules[make.__module__].__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size, and 3 runs")
     parser.add_argument("--scale", type=float, help="any part of the size")
     parser.add_argument("--runs", type=int, help="measured runs; more than one come after one to warm up")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     bench = make(options.scale or (0.1 if options.quick else 1.0))
     runs = options.runs or (3 if options.quick else 5)
     try:
-        with _folder() as folder, ExitStack() as peers, (folder / "bench.log").open("w") as lines:
+        with _folder() as folder, ExitStack() as stack, (folder / "bench.log").open("w") as lines:
             log.configure("json", "info", lines)
-            bench.start(peers)
-            with Embedded(folder / "servers") as servers:
-                readings = uvloop.run(_measure(bench, Stage(folder, servers), runs))
+            bench.start(stack)
+            servers = servers or stack.enter_context(Embedded(folder / "servers"))
+            readings = uvloop.run(_measure(bench, Stage(folder, servers), runs))
     except WrongTotals as error:
         print(f"{bench.name}: wrong totals: {error}", file=sys.stderr)
         sys.exit(1)
@@ -342,14 +355,14 @@ async def _measure(bench: Bench, stage: Stage, runs: int) -> list[Reading]:
     print(f"  machine  {machine(await stage.version())}")
     warm_ups = min(1, runs - 1)
     print(f"  size     {bench.count:,}; {warm_ups} warm-up, {runs} measured; ceiling: {bench.bare}", flush=True)
-    await stage.make_template(bench.prepare)
     readings = []
-    for number in range(1 - warm_ups, runs + 1):
-        reading = await bench.measure(stage)
-        about = f"{_number(reading.value)} {bench.unit}, ceiling {_number(reading.ceiling)}; {reading.note}"
-        print(f"  {f'run {number}' if number else 'warm-up':<8} {about}", flush=True)
-        if number:
-            readings.append(reading)
+    async with stage.template(bench.prepare):
+        for number in range(1 - warm_ups, runs + 1):
+            reading = await bench.measure(stage)
+            about = f"{_number(reading.value)} {bench.unit}, ceiling {_number(reading.ceiling)}; {reading.note}"
+            print(f"  {f'run {number}' if number else 'warm-up':<8} {about}", flush=True)
+            if number:
+                readings.append(reading)
     return readings
 
 

@@ -234,4 +234,3 @@ async def serve(orders: Orders, count: int) -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
     await orders.obey({"about": lambda: (f"http://{host}:{port}/", chain.head, chain.decodable)})
-    await runner.cleanup()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +21,7 @@ from agentauri.embedded import DATABASE, Embedded
 from agentauri.migrations import migrate
 from agentauri.types import Secret
 from support.console import Command
+from support.folders import passing_folder
 from support.processes import Child, Nursery
 from support.processes import nursery as open_nursery
 from support.receiver import Receiver
@@ -34,14 +33,9 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Embedded]:
     """PostgreSQL and Valkey of our own. Without fsync: no test cuts the power of the machine."""
-    folder = Path(tempfile.mkdtemp(prefix="agentauri-tests-"))
-    folder.chmod(0o755)
     settings = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "300"}
-    try:
-        with Embedded(folder, postgres_settings=settings) as embedded:
-            yield embedded
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with passing_folder("agentauri-tests-") as folder, Embedded(folder, postgres_settings=settings) as embedded:
+        yield embedded
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +65,7 @@ async def database_url(admin_url: str, template: str) -> AsyncIterator[str]:
     name = f"test_{os.getpid()}_{next(_numbers)}"
     connection = await asyncpg.connect(admin_url)
     try:
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield admin_url.replace("/postgres?", f"/{name}?")
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:

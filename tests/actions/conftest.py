@@ -35,6 +35,7 @@ from agentauri.database import Database, Transaction
 from agentauri.sealing import Sealer
 from agentauri.types import ActionId, ChainId, DeliveryId, EventSeq, OrganizationId, TriggerId
 from support.receiver import Receiver
+from support.reused import reused_database
 
 settings.register_profile("patient", deadline=None)  # a busy machine is no failure
 settings.load_profile("patient")
@@ -198,6 +199,11 @@ class World:
         """Time passes for these deliveries; Redis, whose times are older, is emptied."""
         await self.client.flushall()
         await self.sql("UPDATE deliveries SET due_at = now() - interval '1 minute' WHERE id = ANY($1::uuid[])", ids)
+
+
+@pytest.fixture
+async def database_url(admin_url: str, template: str) -> str:
+    return await reused_database(admin_url, template, "actions")
 
 
 @pytest.fixture

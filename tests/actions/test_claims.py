@@ -256,7 +256,7 @@ async def test_one_delivery_that_cannot_be_claimed_stops_nobody(
 async def test_one_outcome_that_cannot_be_recorded_stops_nobody(world: World, dispatcher: Dispatcher) -> None:
     trigger = await world.trigger()
     ids = [await world.delivery(trigger) for _ in range(4)]
-    await world.sql(f"ALTER TABLE attempts ADD CHECK (delivery_id <> '{ids[1]}')")
+    await world.sql(f"ALTER TABLE attempts ADD CONSTRAINT planted CHECK (delivery_id <> '{ids[1]}')")
 
     await dispatcher.step()
 

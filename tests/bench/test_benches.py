@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
-BENCH = Path(__file__).parents[2] / "bench"
+import harness
+from agentauri.embedded import Embedded
+from deliver import Deliver
+from evaluate import Evaluate
+from harness import Bench, Reading, Stage, WrongTotals
+from index import Index
+from latency import Latency
+
+SMALL = ["--scale", "0.01", "--runs", "1"]
 
 
-@pytest.mark.parametrize("name", ["index", "evaluate", "deliver", "latency"])
-async def test_a_bench_leaves_the_rows_that_its_work_must_leave(name: str, tmp_path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(BENCH / f"{name}.py"), "--scale", "0.01", "--runs", "1"),
-        cwd=tmp_path,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A bench sets the log up as its process does."""
+    yield
+    structlog.reset_defaults()
 
-    assert process.returncode == 0, err.decode()
-    line = json.loads(out.decode().splitlines()[-1])
+
+@pytest.mark.parametrize("bench", [Index, Evaluate, Deliver, Latency])
+def test_a_bench_finds_the_rows_that_its_work_must_leave(
+    bench: type[Bench], servers: Embedded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harness.run(bench, SMALL, servers)
+
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(line) == {"bench", "value", "unit", "ceiling", "ratio"}
-    assert line["bench"] == name
+    assert (line["bench"], line["unit"]) == (bench.name, bench.unit)
     assert line["value"] > 0 < line["ceiling"]
+
+
+def test_wrong_totals_are_no_figure(servers: Embedded, capsys: pytest.CaptureFixture[str]) -> None:
+    class Careless(Evaluate):
+        async def measure(self, stage: Stage) -> Reading:
+            raise WrongTotals("99 instead of 100")
+
+    with pytest.raises(SystemExit) as ended:
+        harness.run(Careless, SMALL, servers)
+
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert "99 instead of 100" in said.err
+    assert '"value"' not in said.out

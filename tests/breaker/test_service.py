@@ -225,7 +225,7 @@ async def test_a_refusal_is_logged_at_most_once_a_minute(
 async def test_a_write_that_fails_is_told_and_takes_everything_back(
     database: Database, breakers: BreakerService, log_lines: list[dict[str, Any]]
 ) -> None:
-    await sql(database, "ALTER TABLE circuit_breaker_state ADD CHECK (failure_count < 1)")
+    await sql(database, "ALTER TABLE circuit_breaker_state ADD CONSTRAINT planted CHECK (failure_count < 1)")
 
     with pytest.raises(Exception, match="violates check constraint"):
         await told(database, breakers, "F")

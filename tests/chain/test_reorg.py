@@ -241,6 +241,57 @@ async def test_a_reset_goes_to_the_last_final_block_unless_told_otherwise(
     assert plan.to_block == (await checkpoint(database))["finalized_number"] == 36
 
 
+async def test_a_reset_leaves_finality_unknown_where_it_was(
+    database: Database, serve: Serve, open_indexer: Open, bare_config: Config
+) -> None:
+    chain = make_scripted(40)
+    node = await serve(chain)
+    node.tags = False
+    indexer = open_indexer(node)
+    await drain(indexer)
+
+    async with database.transaction() as tx:
+        await ChainService(load_chains(bare_config)).request_reset(tx, ChainId(84532), 30)
+    assert await indexer.step() is Step.RESET
+
+    now = await checkpoint(database)
+    assert (now["safe_number"], now["finalized_number"], now["finalized_hash"]) == (None, None, None)
+
+
+# In place of a retraction that takes longer than any statement may.
+NEVER_IN_TIME = """
+CREATE FUNCTION never_in_time() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('statement_timeout') <> '0' THEN
+        RAISE query_canceled USING MESSAGE = 'canceling statement due to statement timeout';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER never_in_time AFTER UPDATE ON events EXECUTE FUNCTION never_in_time()"""
+
+
+async def test_taking_back_may_take_as_long_as_it_needs(
+    database: Database, serve: Serve, open_indexer: Open, bare_config: Config
+) -> None:
+    chain, local = make_scripted(100), ScriptedChain(31337)
+    local.mine(transaction(logs.registered(1)), count=30)
+    local_node = await serve(local)
+    indexer, local_indexer = open_indexer(await serve(chain)), open_indexer(local_node, chain_id=31337, start_block=0)
+    await drain(indexer)
+    await drain(local_indexer)
+    async with database.outside() as connection:
+        await connection.execute(NEVER_IN_TIME)
+
+    chain.fork(5)
+    chain.mine(count=6)
+    assert [await indexer.step() for _ in range(2)] == [Step.DOUBTFUL, Step.REORGED]
+    async with database.transaction() as tx:
+        await ChainService(load_chains(bare_config)).request_reset(tx, ChainId(84532), 50)
+    assert await indexer.step() is Step.RESET
+    local_node.chain = ScriptedChain(31337, start_time=1_780_000_000)
+    assert await local_indexer.step() is Step.RESET
+
+
 async def test_a_local_chain_that_began_anew_is_read_from_its_start(
     database: Database, serve: Serve, open_indexer: Open, log_lines: list[dict[str, object]]
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from chains import logs
 from chains.scripted import ScriptedChain, ScriptedNode, transaction
 from chaos.world import SECONDS, Fact, Left, World
+from support.processes import Child
 
 EVENTS = 40
 BATCH = "10"  # events at once, and so several batches
@@ -46,6 +47,9 @@ DISPATCH = [
 
 
 FETCH = ["indexer.fetched:2", "indexer.verified:2", "indexer.decoded:2", "indexer.stored:2"]
+
+
+at_any_size = pytest.mark.parametrize("events", [EVENTS, pytest.param(200, marks=pytest.mark.soak)])
 
 
 def name_of(hop: Hop) -> str:
@@ -97,9 +101,12 @@ def expect_logs(world: World, chain: ScriptedChain) -> None:
         world.expect(f"reputation-84532-{log['transactionHash']}-0", fact)
 
 
+@at_any_size
 @pytest.mark.parametrize("hop", EVALUATION, ids=name_of)
-async def test_killed_while_evaluating_it_neither_loses_nor_doubles_a_match(world: World, hop: Hop) -> None:
-    await world.happen(EVENTS)
+async def test_killed_while_evaluating_it_neither_loses_nor_doubles_a_match(
+    world: World, hop: Hop, events: int
+) -> None:
+    await world.happen(events)
     child = await world.start("evaluator", AGENTAURI_CRASH_AT=hop.point, MAX_CONCURRENT_EVENTS=BATCH)
     assert await child.ended(SECONDS) == -signal.SIGKILL
     left = await world.left()
@@ -111,9 +118,12 @@ async def test_killed_while_evaluating_it_neither_loses_nor_doubles_a_match(worl
     await world.finish()
 
 
+@at_any_size
 @pytest.mark.parametrize("hop", DISPATCH, ids=name_of)
-async def test_killed_while_delivering_it_repeats_at_most_what_was_under_way(world: World, hop: Hop) -> None:
-    await world.happen(EVENTS)
+async def test_killed_while_delivering_it_repeats_at_most_what_was_under_way(
+    world: World, hop: Hop, events: int
+) -> None:
+    await world.happen(events)
     await world.evaluate()
     child = await world.start("dispatcher", AGENTAURI_CRASH_AT=hop.point, MAX_IN_FLIGHT_DELIVERIES=str(SLOTS))
     assert await child.ended(SECONDS) == -signal.SIGKILL
@@ -142,3 +152,28 @@ async def test_500_events_survive_three_kills_at_random(world: World) -> None:
     await world.happen(125)
 
     await world.finish(repeats=claimed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+async def test_10000_events_survive_twenty_kills_of_any_role(world: World) -> None:
+    """Nothing is aged by hand here: others are at work, and the claims of the dead lapse in their own time."""
+    dice = random.Random(20)
+    roles = ["evaluator", "evaluator", "dispatcher", "dispatcher"]
+    running = [await world.start(role, WEBHOOK_TIMEOUT_SECONDS="1") for role in roles]
+    claimed = 0
+    for _ in range(20):
+        await world.happen(500)
+        await world.received(dice.randint(len(world.receiver.requests), len(world.receiver.requests) + 500))
+        place = dice.randrange(len(roles))
+        running[place].kill()
+        claimed += await claimed_by(world, running[place])
+        running[place] = await world.start(roles[place], WEBHOOK_TIMEOUT_SECONDS="1")
+
+    await world.finish(repeats=claimed, seconds=600)
+
+
+async def claimed_by(world: World, child: Child) -> int:
+    instance = (await child.logged(event="process.started"))["instance"]
+    [(number,)] = await world.fetch("SELECT count(*) FROM deliveries WHERE lease_owner = $1", instance)
+    return int(number)

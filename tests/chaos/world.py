@@ -213,10 +213,10 @@ class World:
 
     # The end.
 
-    async def finish(self, *, repeats: int = 0) -> None:
+    async def finish(self, *, repeats: int = 0, seconds: float = SECONDS) -> None:
         """Wait until all is done, stop the processes as an operator would, and compare the books."""
         try:
-            await until(self.is_done, SECONDS, "everything to be processed and delivered")
+            await until(self.is_done, seconds, "everything to be processed and delivered")
         except AssertionError as error:
             error.add_note(str(await self.left()))
             raise

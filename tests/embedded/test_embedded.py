@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 import redis.asyncio
 
 from agentauri.embedded import Embedded, EmbeddedError
+from support.folders import passing_folder
 
 SERVE_AND_WAIT = """
 import sys
@@ -35,10 +34,8 @@ with Embedded(Path(sys.argv[1]), postgres_settings={"fsync": "off"}) as embedded
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A data folder that user nobody can reach (pytest's own are closed to others)."""
-    path = Path(tempfile.mkdtemp(prefix="agentauri data "))
-    path.chmod(0o755)
-    yield path / "data"
-    shutil.rmtree(path, ignore_errors=True)
+    with passing_folder("agentauri data ") as path:
+        yield path / "data"
 
 
 def start(folder: Path) -> Embedded:

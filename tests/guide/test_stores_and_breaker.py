@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -14,6 +11,7 @@ import pytest
 
 from agentauri.embedded import Embedded
 from support.console import INSERT, Command, MakeTrigger, grep
+from support.folders import passing_folder
 from support.processes import Child, until
 from support.receiver import Answer, Receiver
 
@@ -27,13 +25,13 @@ RESET = (
 @pytest.fixture
 def refusing_url() -> Iterator[str]:
     """The URL of a PostgreSQL that listens on TCP and lets nobody in there."""
-    folder = Path(tempfile.mkdtemp(prefix="agentauri-tls-"))
-    folder.chmod(0o755)
     address = f"127.{os.getpid() % 250 + 1}.8.4"  # a loopback of its own: port 5432 of 127.0.0.1 may be taken
     settings = {"listen_addresses": address, "fsync": "off"}
-    with Embedded(folder / "data", valkey=False, postgres_settings=settings):
+    with (
+        passing_folder("agentauri-tls-") as folder,
+        Embedded(folder / "data", valkey=False, postgres_settings=settings),
+    ):
         yield f"postgresql://postgres@{address}:5432/agentauri_backend?sslmode=disable"
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def test_a_refused_connection_shows_the_servers_words_and_the_way_out(

@@ -20,6 +20,8 @@ from support.receiver import Answer, Received, Receiver
 
 SECONDS = 60.0
 Serve = Callable[..., Child]
+Message = tuple[str, str]
+"""Its type and the transaction that it is about."""
 
 CONDITIONS = [
     {"condition_type": "event_type_equals", "value": "NewFeedback"},
@@ -87,10 +89,12 @@ class Customer:
         self._receiver = receiver
         receiver.answer = lambda request: Answer(503 if self.refuses and self.refuses.encode() in request.body else 200)
 
-    async def messages(self, number: int) -> list[tuple[str, str]]:
-        """Type and transaction of the messages so far, once there are so many."""
-        requests = await self._receiver.wait_for(number, SECONDS)
-        return [(body["type"], body["data"]["event"]["transaction_hash"]) for body in map(self.verified, requests)]
+    async def messages(self, number: int) -> dict[Message, dict[str, Any]]:
+        """The bodies so far, once there are so many. None comes twice here."""
+        bodies = [self.verified(request) for request in await self._receiver.wait_for(number, SECONDS)]
+        found = {(body["type"], body["data"]["event"]["transaction_hash"]): body["data"] for body in bodies}
+        assert len(found) == len(bodies)
+        return found
 
     def verified(self, request: Received) -> dict[str, Any]:
         body: dict[str, Any] = Webhook(self.secret).verify(request.body, dict(request.headers))
@@ -121,17 +125,28 @@ async def test_a_match_is_delivered_signed_before_and_after_a_reorg_and_taken_ba
         chain, agent, (605, 1, "starred"), (-32, 1, "starred"), (95, 0, "uptime"), (604, 1, "uptime")
     )
     customer.refuses = undelivered.transaction_hash
-    matched = [("event.matched", receipt.transaction_hash) for receipt in (gone, moved, undelivered)]
-    assert sorted(await customer.messages(3)) == sorted(matched)
+    due = {("event.matched", receipt.transaction_hash) for receipt in (gone, moved, undelivered)}
+    messages = await customer.messages(3)
+    assert set(messages) == due
+    told = messages["event.matched", gone.transaction_hash]
+    assert told["event"].items() >= {
+        "block_number": gone.block_number, "block_hash": gone.block_hash, "log_index": gone.logs[0].log_index,
+        "agent_id": str(agent), "client_address": gone.sender, "value_raw": "-32", "value_decimals": 1,
+        "score": "-3.2", "tag1": "starred",
+    }.items()  # fmt: skip
     assert await events_of(database, fine) == [(fine.block_number, False)]
 
     await chain.reorg(3, {moved.transaction_hash: 2})
     await chain.mine(3)  # an event's absence is taken as real two blocks later
-    matched.append(("event.retracted", gone.transaction_hash))
-    assert sorted(await customer.messages(4)) == sorted(matched)
+    due.add(("event.retracted", gone.transaction_hash))
+    messages = await customer.messages(4)
+    assert set(messages) == due
+    taken_back = messages["event.retracted", gone.transaction_hash]
+    assert taken_back["retracts"] == told["delivery_id"] != taken_back["delivery_id"]
+    assert taken_back["correlation_id"] == told["correlation_id"]
     (later,) = await rate(chain, agent, (12, 0, ""))
-    matched.append(("event.matched", later.transaction_hash))
-    assert sorted(await customer.messages(5)) == sorted(matched)
+    due.add(("event.matched", later.transaction_hash))
+    assert set(await customer.messages(5)) == due
 
     assert await events_of(database, gone) == [(gone.block_number, True)]
     assert await events_of(database, moved) == [(moved.block_number + 1, False)]

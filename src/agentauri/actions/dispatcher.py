@@ -37,7 +37,9 @@ from agentauri.types import ChainId, DeliveryId
 log = get_logger(__name__)
 
 PROMOTE_SECONDS = 0.1
-DIRECT_BATCH = 50
+MOST_AT_ONCE, DIRECT_BATCH = 256, 50
+"""Deliveries claimed in one transaction, with Redis and without."""
+
 TICK_SECONDS, TICK_GAP_SECONDS = 1.0, 0.2
 TIDY_SECONDS = 60.0
 UNCLAIMABLE_MS = 60_000
@@ -151,7 +153,7 @@ class Dispatcher:
 
     async def take(self) -> bool:
         """Lease as much as there are free slots, claim what may go and begin to send it; False when nothing was due."""
-        slots = self._free
+        slots = min(self._free, MOST_AT_ONCE)
         if slots <= 0:
             return False
         await self._set_clock()

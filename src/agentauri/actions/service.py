@@ -34,8 +34,6 @@ from agentauri.database import Transaction
 from agentauri.errors import FieldError, Invalid
 from agentauri.types import ActionId, DeliveryId, EventSeq, OrganizationId, Page, Paged, TriggerId
 
-CHUNK = 5_000
-
 
 class DeliveryService:
     """Writes and reads deliveries in the caller's transaction and tells the queue after its commit.
@@ -52,9 +50,7 @@ class DeliveryService:
 
         Those of environment `test` are kept as skipped.
         """
-        new: list[asyncpg.Record] = []
-        for start in range(0, len(drafts), CHUNK):
-            new += await store.insert(tx, drafts[start : start + CHUNK])
+        new = await store.insert(tx, drafts)
         self._push_later(tx, _interleaved([row["id"] for row in new if row["status"] == "pending"]))
         tx.on_commit(lambda: _count(new))
         return len(new)

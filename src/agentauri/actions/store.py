@@ -6,8 +6,9 @@ those days are looked at.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +17,9 @@ from agentauri.actions.identity import correlation_prefix, delivery_id
 from agentauri.actions.types import DeliveryDraft, DeliveryFilter, Pair, SettledEvent
 from agentauri.database import Transaction
 from agentauri.types import ActionId, DeliveryId, EventSeq, OrganizationId, TriggerId
+
+SLICE = 500
+"""Rows made or written without a pause."""
 
 COUNTED = 10_000
 """Lists are counted up to this."""
@@ -27,31 +31,39 @@ _JOINED = "deliveries d LEFT JOIN events e ON e.seq = d.event_seq"
 
 
 async def insert(tx: Transaction, drafts: Sequence[DeliveryDraft]) -> list[asyncpg.Record]:
-    """Write drafts that are not there yet; id, status and kind of the new ones."""
-    rows = sorted(((id_of(draft), draft) for draft in drafts), key=lambda row: row[0].bytes)
-    columns: list[list[object]] = [
-        [
-            id_, d.organization_id, d.trigger_id, d.environment, d.trigger_version, d.action_id, d.action_type,
-            d.destination, d.event_seq, d.chain_id, d.kind, d.priority,
-            None if d.context is None else d.context.decode(), d.parent_id,
-        ]
-        for id_, d in rows
-    ]  # fmt: skip
-    return await tx.fetch(
-        """INSERT INTO deliveries (id, organization_id, trigger_id, environment, trigger_version, action_id,
-               action_type, destination, event_seq, chain_id, kind, priority, context, parent_id,
-               status, reason, due_at, created_at, finished_at)
-           SELECT *,
-               CASE environment WHEN 'test' THEN 'skipped' ELSE 'pending' END,
-               CASE environment WHEN 'test' THEN 'test_environment' END,
-               now(), now(), CASE environment WHEN 'test' THEN now() END
-           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::text[], $8::text[],
-               $9::bigint[], $10::bigint[], $11::text[], $12::int[], $13::jsonb[], $14::uuid[])
-               AS new (id, organization_id, trigger_id, environment, trigger_version, action_id, action_type,
-                   destination, event_seq, chain_id, kind, priority, context, parent_id)
-           ON CONFLICT (id) DO NOTHING RETURNING id, status, kind""",
-        *map(list, zip(*columns, strict=True)),
-    )
+    """Write drafts that are not there yet; id, status and kind of the new ones. Others get their turn in between."""
+    rows: list[tuple[object, ...]] = []
+    for start in range(0, len(drafts), SLICE):
+        rows += map(_row, drafts[start : start + SLICE])
+        await asyncio.sleep(0)
+    rows.sort(key=lambda row: cast(UUID, row[0]).bytes)
+    new: list[asyncpg.Record] = []
+    for start in range(0, len(rows), SLICE):
+        new += await tx.fetch(_INSERT, *map(list, zip(*rows[start : start + SLICE], strict=True)))
+    return new
+
+
+_INSERT = """
+    INSERT INTO deliveries (id, organization_id, trigger_id, environment, trigger_version, action_id, action_type,
+        destination, event_seq, chain_id, kind, priority, context, parent_id,
+        status, reason, due_at, created_at, finished_at)
+    SELECT *,
+        CASE environment WHEN 'test' THEN 'skipped' ELSE 'pending' END,
+        CASE environment WHEN 'test' THEN 'test_environment' END,
+        now(), now(), CASE environment WHEN 'test' THEN now() END
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::text[], $8::text[],
+        $9::bigint[], $10::bigint[], $11::text[], $12::int[], $13::jsonb[], $14::uuid[])
+        AS new (id, organization_id, trigger_id, environment, trigger_version, action_id, action_type,
+            destination, event_seq, chain_id, kind, priority, context, parent_id)
+    ON CONFLICT (id) DO NOTHING RETURNING id, status, kind"""
+
+
+def _row(draft: DeliveryDraft) -> tuple[object, ...]:
+    return (
+        id_of(draft), draft.organization_id, draft.trigger_id, draft.environment, draft.trigger_version,
+        draft.action_id, draft.action_type, draft.destination, draft.event_seq, draft.chain_id, draft.kind,
+        draft.priority, None if draft.context is None else draft.context.decode(), draft.parent_id,
+    )  # fmt: skip
 
 
 def id_of(draft: DeliveryDraft) -> DeliveryId:

@@ -383,10 +383,14 @@ class Indexer:
         return Step.DEGRADED
 
     async def _refuse(self, provider: Provider, checkpoint: Checkpoint, error: SelfCheckFailed) -> Step:
-        if isinstance(error, WrongChain):
-            self._avoid.add(provider.name)
-            if len(self._avoid) < len(self._providers):
-                return Step.RETRY
+        self._avoid.add(provider.name)
+        unheard = [other for other in self._providers if other.name not in self._avoid]
+        goes_on = not self._providers.awake(unheard) and self._inspector.refuse(error)
+        if unheard and not goes_on:
+            return Step.RETRY
+        self._avoid.clear()  # next time, all are asked again
+        if goes_on:
+            return Step.RETRY
         await self._writer.status("degraded" if checkpoint.begun else "starting", error.message)
         return Step.REFUSED
 

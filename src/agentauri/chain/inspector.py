@@ -17,10 +17,11 @@ from agentauri.log import get_logger
 log = get_logger(__name__)
 
 DAILY = 86_400.0
+REFUSED = 60.0  # seconds until a running chain that is refused is looked at again
 
 
 class Inspector:
-    """`refusal` is what the newest look found wrong, None while all is well enough."""
+    """`refusal` is what was wrong at the newest looks, by the word of all providers; None while all is well enough."""
 
     def __init__(self, database: Database, chain: Chain) -> None:
         self._database = database
@@ -42,7 +43,7 @@ class Inspector:
         try:
             await check_chain_id(provider, self._chain)
         except WrongChain as error:
-            self.report(error.message)
+            self._report(provider, error)
             provider.distrust(error.message)
             raise
         provider.vetted = True
@@ -51,7 +52,7 @@ class Inspector:
         """Look at the registries when it is time to.
 
         Raises:
-            SelfCheckFailed: refused, and not one look has passed since the process began.
+            SelfCheckFailed: they are not the right ones, as this provider shows them. Before they ever were, it rests.
         """
         if time.monotonic() < self._next:
             return
@@ -62,18 +63,32 @@ class Inspector:
         findings = judge(self._chain, contracts)
         refusals = [finding.message for finding in findings if finding.refuses]
         self._warn(frozenset(finding.message for finding in findings if not finding.refuses))
-        self.refusal = "; ".join(refusals) or None
-        if self.refusal is None:
-            self.passed = True
-            self._next = time.monotonic() + DAILY
-            return
-        self.report(self.refusal)
-        if not self.passed:
-            raise SelfCheckFailed(self.refusal)
-        self._next = time.monotonic() + 60.0
+        if refusals:
+            error = SelfCheckFailed("; ".join(refusals))
+            self._report(provider, error)
+            if not self.passed:
+                provider.distrust(error.message)
+            raise error
+        self.refusal = None
+        self.passed = True
+        self._next = time.monotonic() + DAILY
 
-    def report(self, reason: str) -> None:
-        log.error("chain.refused", code="CHAIN_SELF_CHECK_FAILED", message=reason, chain_id=self._chain.id)
+    def refuse(self, error: SelfCheckFailed) -> bool:
+        """No other provider can be asked. Whether the chain goes on all the same, since it was the right one before."""
+        if not self.passed or isinstance(error, WrongChain):
+            return False
+        self.refusal = error.message
+        self._next = time.monotonic() + REFUSED
+        return True
+
+    def _report(self, provider: Provider, error: SelfCheckFailed) -> None:
+        log.error(
+            "chain.refused",
+            code="CHAIN_SELF_CHECK_FAILED",
+            message=error.message,
+            chain_id=self._chain.id,
+            provider=provider.name,
+        )
 
     def upgraded(self, events: Iterable[NewEvent]) -> None:
         """Look again after an upgrade. The first implementation of a new proxy is none, and neither is one that the

@@ -120,11 +120,13 @@ async def forget_heads(tx: Transaction, chain_id: ChainId) -> None:
 
 
 async def finish_reset(tx: Transaction, chain_id: ChainId, block: Anchor) -> None:
-    """Nothing above the block counts as final any more, and what was asked for is done."""
+    """Nothing above the block counts as final any more, and what was asked for is done. What is unknown stays so."""
     await tx.run(
-        """UPDATE checkpoints SET reset_to = NULL, safe_number = least(safe_number, $2),
+        """UPDATE checkpoints SET reset_to = NULL,
+                  safe_number = CASE WHEN safe_number > $2 THEN $2 ELSE safe_number END,
                   finalized_hash = CASE WHEN finalized_number > $2 THEN $3 ELSE finalized_hash END,
-                  finalized_number = least(finalized_number, $2), updated_at = now()
+                  finalized_number = CASE WHEN finalized_number > $2 THEN $2 ELSE finalized_number END,
+                  updated_at = now()
            WHERE chain_id = $1""",
         chain_id,
         block.number,

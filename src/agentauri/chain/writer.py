@@ -7,7 +7,8 @@ and nothing of its own remains.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 from agentauri import metrics
 from agentauri.chain import store
@@ -83,7 +84,7 @@ class Writer:
         Raises:
             AnotherWriter: nothing was written.
         """
-        async with self._database.transaction() as tx:
+        async with self._unhurried() as tx:
             await self._move(tx, checkpoint.block, to)
             count = await self._events.retract_above(tx, self._chain.id, to.number)
             await store.retract_raw_logs_above(tx, self._chain.id, to.number)
@@ -97,7 +98,7 @@ class Writer:
 
     async def forget(self, checkpoint: Checkpoint) -> int:
         """Take back everything: the chain is another one now, and starts afresh."""
-        async with self._database.transaction() as tx:
+        async with self._unhurried() as tx:
             await self._move(tx, checkpoint.block, Anchor(NO_BLOCK, "", 0))
             count = await self._events.retract_above(tx, self._chain.id, NO_BLOCK)
             await store.retract_raw_logs_above(tx, self._chain.id, NO_BLOCK)
@@ -116,6 +117,13 @@ class Writer:
     async def status(self, status: Status, reason: str | None) -> None:
         async with self._database.transaction() as tx:
             await store.set_status(tx, self._chain.id, status, reason)
+
+    @asynccontextmanager
+    async def _unhurried(self) -> AsyncIterator[Transaction]:
+        """A transaction without a deadline: what is taken back has no largest size, and half of it is no use."""
+        async with self._database.transaction() as tx:
+            await tx.run("SET LOCAL statement_timeout TO 0")
+            yield tx
 
     async def _move(self, tx: Transaction, old: Anchor, new: Anchor) -> None:
         if not await store.move_checkpoint(tx, self._chain.id, old, new):
