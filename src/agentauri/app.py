@@ -135,6 +135,7 @@ class Application:
             Catalog(database, self.actions),
             pressure.is_open,
             self.config.evaluator,
+            self.config.retention.deliveries_days,
         )
 
     @cached_property

@@ -63,6 +63,16 @@ async def wait_until(stopping: asyncio.Event, timeout: float, *others: asyncio.E
             wait.cancel()
 
 
+async def wait_for(work: Awaitable[object], stopping: asyncio.Event, timeout: float | None = None) -> None:
+    """Wait until `work` is done, but not past `stopping` nor longer than `timeout` seconds: then it is cancelled."""
+    waits = [asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())]
+    try:
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 class Supervisor:
     """Runs workers until told to stop, or until one of them cannot be kept alive."""
 

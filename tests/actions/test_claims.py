@@ -11,6 +11,7 @@ import redis.asyncio
 from aiohttp import web
 
 from agentauri.actions import Dispatcher
+from agentauri.config import DispatcherConfig
 from agentauri.types import DeliveryId
 from support.receiver import Answer
 
@@ -251,6 +252,55 @@ async def test_one_delivery_that_cannot_be_claimed_stops_nobody(
     states = [(await world.row(id_))["status"] for id_ in ids]
     assert states == ["delivered", "delivered", "pending", "delivered", "delivered"]
     assert await client.zscore("agentauri:queue:delayed", str(ids[2])) is not None
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("ALTER TABLE deliveries ADD CONSTRAINT planted CHECK (attempts = 0)", "DROP CONSTRAINT planted"),
+        (
+            "CREATE CONSTRAINT TRIGGER planted AFTER UPDATE ON deliveries DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION planted()",
+            "DISABLE TRIGGER planted",
+        ),
+    ],
+    ids=["claim", "commit"],
+)
+async def test_a_claim_that_fails_keeps_no_room_at_its_destination(
+    world: World, make_dispatcher: MakeDispatcher, broken: str, mended: str
+) -> None:
+    dispatcher = make_dispatcher(config=DispatcherConfig(allow_insecure_targets=True, destination_concurrency=1))
+    id_ = await world.delivery(await world.trigger())
+    await world.sql("CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$")
+    await world.sql(broken)
+    await dispatcher.step()
+    assert (await world.row(id_))["attempts"] == 0
+
+    await world.sql(f"ALTER TABLE deliveries {mended}")
+    await world.make_due(id_)
+    await dispatcher.sweep()
+    await dispatcher.step()
+
+    assert (await world.row(id_))["status"] == "delivered"
+
+
+async def test_a_send_that_is_cancelled_keeps_no_room_at_its_destination(
+    world: World, make_dispatcher: MakeDispatcher, client: redis.asyncio.Redis
+) -> None:
+    dispatcher = make_dispatcher(config=DispatcherConfig(allow_insecure_targets=True, destination_concurrency=1))
+    gate = Gate(world)
+    id_ = await world.delivery(await world.trigger())
+    running = asyncio.create_task(dispatcher.run(asyncio.Event()))
+    await world.receiver.wait_for(1)
+    running.cancel()
+    await asyncio.wait([running])
+
+    gate.open()
+    await client.flushall()
+    await client.rpush("action_jobs", str(id_))
+    await dispatcher.step()
+
+    assert (await world.row(id_))["status"] == "delivered"
 
 
 async def test_one_outcome_that_cannot_be_recorded_stops_nobody(world: World, dispatcher: Dispatcher) -> None:

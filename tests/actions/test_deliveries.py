@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio
 
 from agentauri.actions import (
+    ActionDraft,
     DeliveryDraft,
     DeliveryFilter,
     DeliveryNotFound,
@@ -21,6 +22,7 @@ from agentauri.actions import (
     SettledEvent,
 )
 from agentauri.actions.service import _interleaved
+from agentauri.actions.store import LATEST
 from agentauri.errors import Invalid
 from agentauri.types import ActionId, ChainId, DeliveryId, EventSeq, OrganizationId, Page, TriggerId
 from support.receiver import Answer
@@ -199,6 +201,24 @@ async def test_an_earlier_life_of_an_event_is_over(world: World) -> None:
         assert await world.deliveries.existing(tx, [event]) == {seq: {(trigger, world.action_of[trigger])}}
 
 
+async def test_what_waits_of_an_earlier_life_settles_as_well(world: World) -> None:
+    trigger = await world.trigger()
+    seq = await world.event()
+    id_ = await world.delivery(trigger, seq)
+    await world.sql("UPDATE deliveries SET status = 'delivered'")
+    await world.sql("UPDATE events SET epoch = 1")
+    async with world.database.transaction() as tx:
+        await world.deliveries.redeliver(tx, ORG, id_)
+    await held(world, seq)
+
+    assert await settled(world, seq, trigger) == {seq}
+
+    row = await world.row(id_)
+    assert (row["status"], row["reason"], row["hold"]) == ("skipped", "retracted", None)
+    async with world.database.transaction() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM deliveries") == 1
+
+
 async def test_a_delivery_exists_for_its_event_whatever_the_triggers_version(world: World) -> None:
     trigger = await world.trigger()
     seq = await world.event()
@@ -223,6 +243,82 @@ async def test_pausing_keeps_and_unpausing_releases(world: World, dispatcher: Di
     await dispatcher.step()
 
     assert (await world.row(id_))["status"] == "delivered"
+
+
+async def many(world: World, trigger: TriggerId) -> None:
+    """Three deliveries more than are changed together with their trigger."""
+    base = await world.draft(trigger)
+    drafts = [msgspec.structs.replace(base, trigger_version=number) for number in range(LATEST + 3)]
+    async with world.database.transaction() as tx:
+        await world.deliveries.create(tx, drafts)
+
+
+async def counted(world: World) -> dict[tuple[str, str | None, str | None], int]:
+    async with world.database.transaction() as tx:
+        rows = await tx.fetch("SELECT status, reason, hold, count(*) AS n FROM deliveries GROUP BY 1, 2, 3")
+    return {(row["status"], row["reason"], row["hold"]): row["n"] for row in rows}
+
+
+async def test_pausing_many_changes_the_latest_and_claims_refuse_the_others(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    trigger = await world.trigger()
+    await many(world, trigger)
+    await world.sql("UPDATE triggers SET enabled = false")
+
+    async with world.database.transaction() as tx:
+        assert await world.deliveries.pause(tx, trigger) == LATEST
+    while await dispatcher.step():
+        pass
+
+    assert await counted(world) == {("pending", None, "paused"): LATEST + 3}
+    assert world.receiver.requests == []
+
+
+async def test_unpausing_many_releases_the_latest_and_the_others_follow(world: World, dispatcher: Dispatcher) -> None:
+    trigger = await world.trigger()
+    await many(world, trigger)
+    await world.sql("UPDATE deliveries SET hold = 'paused'")
+
+    async with world.database.transaction() as tx:
+        assert await world.deliveries.unpause(tx, trigger) == LATEST
+    assert not await dispatcher.tidy()
+
+    assert await counted(world) == {("pending", None, None): LATEST + 3}
+
+
+@pytest.mark.parametrize("hold", [None, "breaker", "paused"])
+async def test_ending_a_trigger_skips_the_latest_and_the_others_when_they_are_claimed(
+    world: World, dispatcher: Dispatcher, hold: str | None
+) -> None:
+    trigger = await world.trigger()
+    await many(world, trigger)
+    await world.sql("UPDATE deliveries SET hold = $1", hold)
+    await world.sql("DELETE FROM triggers")
+
+    async with world.database.transaction() as tx:
+        assert await world.deliveries.skip_pending(tx, trigger, "trigger_deleted") == LATEST
+    await dispatcher.tick()
+    await dispatcher.tidy()
+    while await dispatcher.step():
+        pass
+
+    assert await counted(world) == {("skipped", "trigger_deleted", None): LATEST + 3}
+
+
+async def test_unpausing_lets_go_what_belongs_to_enabled_actions(world: World) -> None:
+    trigger = await world.trigger()
+    checked = await world.actions.check([ActionDraft(action_type="webhook", config={"url": world.receiver.url})])
+    async with world.database.transaction() as tx:
+        (other,) = await world.actions.create(tx, trigger, checked)
+    off, on = await world.delivery(trigger), await world.delivery(trigger, action_id=other.id)
+    await world.sql("UPDATE deliveries SET hold = 'paused'")
+    await world.sql("UPDATE trigger_actions SET enabled = (id = $1)", other.id)
+
+    async with world.database.transaction() as tx:
+        assert await world.deliveries.unpause(tx, trigger) == 1
+
+    assert [(await world.row(id_))["hold"] for id_ in (off, on)] == ["paused", None]
 
 
 async def test_skipping_leaves_what_is_being_sent(world: World) -> None:
@@ -281,7 +377,22 @@ async def test_a_delivery_of_another_organization_is_not_found(world: World) -> 
             await world.deliveries.get(tx, OrganizationId("other"), id_)
         with pytest.raises(DeliveryNotFound):
             await world.deliveries.redeliver(tx, OrganizationId("other"), id_)
-        assert (await world.deliveries.get(tx, None, id_)).id == id_
+
+
+async def test_an_operator_sees_and_repeats_everybodys_deliveries(world: World) -> None:
+    ids = [await world.delivery(await world.trigger(organization_id=name)) for name in ("org-1", "org-2")]
+    await world.sql("UPDATE deliveries SET status = 'dead'")
+
+    async with world.database.transaction() as tx:
+        found = await world.deliveries.list(tx, None, DeliveryFilter(order="asc"), Page(limit=1))
+        more = await world.deliveries.list(
+            tx, None, DeliveryFilter(order="asc"), Page(limit=1, cursor=found.next_cursor)
+        )
+        detail = await world.deliveries.get(tx, None, ids[1])
+        again = await world.deliveries.redeliver(tx, None, ids[1])
+
+    assert [delivery.id for delivery in (*found.data, *more.data)] == ids
+    assert (detail.id, again.id, again.status) == (ids[1], ids[1], "pending")
 
 
 async def test_only_what_is_finished_and_true_can_be_redelivered(world: World) -> None:

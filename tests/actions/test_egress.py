@@ -227,3 +227,15 @@ async def test_a_server_without_tls_is_a_tls_failure(receiver: Receiver) -> None
 
     assert isinstance(failed, Retryable)
     assert failed.kind == "tls"
+
+
+async def test_the_peer_is_the_address_that_answered(receiver: Receiver) -> None:
+    guard = a_guard(insecure=True, look_up=lambda _: ["127.0.0.2", "127.0.0.1"])  # nobody is at the first
+    url = URL(receiver.url).with_host("two.test")
+
+    async with Outbound.open(guard) as outbound:
+        replies = [
+            await outbound.exchange("POST", url, {}, b"x", organization_id="org-1", timeout=20) for _ in range(2)
+        ]
+
+    assert [reply.peer for reply in replies] == ["127.0.0.1", "127.0.0.1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from agentauri.actions import Dispatcher
@@ -173,8 +174,22 @@ async def test_what_is_held_for_a_deleted_trigger_is_given_up(world: World, disp
     await world.sql("DELETE FROM triggers")
 
     await dispatcher.tick()
+    await dispatcher.step()
 
     assert (await world.row(id_))["reason"] == "trigger_deleted"
+
+
+async def test_what_is_held_for_a_disabled_trigger_is_paused(world: World, dispatcher: Dispatcher) -> None:
+    trigger = await opened(world, dispatcher)
+    id_ = await world.delivery(trigger)
+    await dispatcher.step()
+    await world.sql("UPDATE triggers SET enabled = false")
+
+    await dispatcher.tick()
+    await dispatcher.step()
+
+    assert (await world.row(id_))["hold"] == "paused"
+    assert world.receiver.requests == []
 
 
 async def test_enabling_by_hand_resumes_what_was_paused(world: World, dispatcher: Dispatcher) -> None:
@@ -190,6 +205,45 @@ async def test_enabling_by_hand_resumes_what_was_paused(world: World, dispatcher
     await dispatcher.step()
 
     assert (await world.row(id_))["status"] == "delivered"
+
+
+async def test_a_trigger_enabled_by_hand_resumes_beside_any_number_of_disabled_ones(
+    world: World, dispatcher: Dispatcher
+) -> None:
+    trigger = await world.trigger()
+    id_ = await world.delivery(trigger)
+    await world.sql(
+        """INSERT INTO triggers (id, organization_id, user_id, name, enabled)
+           SELECT 'off-' || n, 'org-1', 'user', 'off', false FROM generate_series(1, 1500) AS n"""
+    )
+    await world.sql(
+        """INSERT INTO deliveries SELECT copy.* FROM deliveries d, triggers t, jsonb_populate_record(
+               d, jsonb_build_object('id', gen_random_uuid(), 'trigger_id', t.id)) AS copy WHERE NOT t.enabled"""
+    )
+    await world.sql("UPDATE deliveries SET hold = 'paused'")
+
+    assert not await dispatcher.tidy()
+
+    assert (await world.row(id_))["hold"] is None
+    async with world.database.transaction() as tx:
+        assert await world.deliveries.by_hold(tx) == {"paused": 1500}
+
+
+async def test_upkeep_that_postgres_refuses_ends_no_sends(
+    world: World, dispatcher: Dispatcher, log_lines: list[dict[str, Any]]
+) -> None:
+    await opened(world, dispatcher)
+    await probe(world)
+    await world.sql("ALTER TABLE circuit_breaker_state ADD CONSTRAINT planted CHECK (state <> 'half_open')")
+    stopping = asyncio.Event()
+    running = asyncio.create_task(dispatcher.run(stopping))
+    await world.delivery(await world.trigger())
+    await world.receiver.wait_for(1)
+
+    stopping.set()
+    await running
+
+    assert [line["job"] for line in log_lines if line["event"] == "upkeep.failed"] == ["tick"]
 
 
 async def test_batches_refused_by_open_breakers_alone_are_told(

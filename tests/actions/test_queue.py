@@ -87,6 +87,27 @@ async def test_every_id_is_leased_exactly_once(queue: Queue) -> None:
     assert sorted(taken) == texts(ids)
 
 
+async def test_a_lease_of_very_many_takes_a_part(queue: Queue) -> None:
+    ids = [an_id(number, f"org-{number % 3}") for number in range(5000)]
+    await queue.push(ids)
+
+    taken: list[str] = []
+    while leased := (await queue.lease(5000, now=NOW)).ids:
+        taken += leased
+        assert await consistent(queue)
+
+    assert sorted(taken) == texts(ids)
+
+
+async def test_what_is_no_text_can_be_forgotten(queue: Queue, client: redis.asyncio.Redis) -> None:
+    await client.rpush("action_jobs", b"\xff\xfe", "é")
+    leased = await queue.lease(5, now=NOW)
+
+    await queue.ack(leased.ids)
+
+    assert await client.zcard("agentauri:queue:leased") == 0
+
+
 async def test_a_lease_that_lapses_is_ready_again(queue: Queue) -> None:
     await queue.push([an_id(1)])
     leased = await queue.lease(5, now=NOW)
@@ -212,6 +233,19 @@ async def test_an_outage_is_told_as_operators_know_it(lost: Queue, log_lines: li
     assert line["level"] == "ERROR"
     assert line["message"] == "Failed to connect to Redis: Connection refused (os error 111)"
     assert lost.away
+
+
+async def test_a_server_that_refuses_is_not_one_that_cannot_be_reached(
+    queue: Queue, client: redis.asyncio.Redis, log_lines: list[dict[str, object]]
+) -> None:
+    await client.set("action_jobs", "no list")
+
+    with pytest.raises(RedisUnavailable):
+        await queue.lease(1, now=NOW)
+
+    (line,) = [line for line in log_lines if line.get("code") == "REDIS_UNAVAILABLE"]
+    assert str(line["message"]).startswith("Redis refuses: ")
+    assert "wrong kind of value" in str(line["message"])
 
 
 async def test_a_push_without_redis_harms_nobody(lost: Queue, log_lines: list[dict[str, object]]) -> None:

@@ -85,6 +85,23 @@ async def test_the_default_body_tells_the_event(world: World, dispatcher: Dispat
     assert "tag2" not in event
 
 
+async def test_a_long_event_is_told_in_short(world: World, dispatcher: Dispatcher) -> None:
+    """Whoever writes the event must not be able to keep its alert from being sent."""
+    uri = "data:," + '"é' * 60_000
+    trigger = await world.trigger()
+    seq = await world.event(file_uri=uri, tag1="spam", args=json.dumps({"feedbackURI": uri}))
+    id_ = await world.delivery(trigger, seq)
+
+    await dispatcher.step()
+
+    assert (await world.row(id_))["status"] == "delivered"
+    data = json.loads(world.receiver.requests[0].body)["data"]
+    assert data["shortened"] == ["file_uri", "args"]
+    assert data["event"]["file_uri"] == uri[:512] + "…"
+    assert data["event"]["tag1"] == "spam"
+    assert "args" not in data["event"]
+
+
 async def test_retries_wait_longer_and_carry_the_same_id_and_body(world: World, dispatcher: Dispatcher) -> None:
     trigger = await world.trigger()
     id_ = await world.delivery(trigger)
@@ -386,7 +403,8 @@ async def test_priorities_order_the_actions_of_one_event(world: World, dispatche
 
     async with world.database.transaction() as tx:
         await tx.run("UPDATE deliveries SET due_at = '2026-01-01'")
-        claimed = await dispatcher._claimer.claim(tx, ids, (), queued=True)
+        with dispatcher._claimer.batch() as claimed:
+            await dispatcher._claimer.claim(tx, claimed, ids, (), queued=True)
 
     assert [send.id for send in claimed.sends] == [ids[1], ids[2], ids[0]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 import redis.asyncio
 
 from agentauri.actions import DeliveryService, Dispatcher, Queue, connect_redis
+from agentauri.actions.dispatcher import LOOK_SECONDS
 from agentauri.config import DispatcherConfig
 from agentauri.types import DeliveryId
 from support.receiver import Answer
 
-from .conftest import MakeDispatcher, World
+from .conftest import MakeDispatcher, World, load_subjects
 
 
 async def some(world: World, count: int, *, due_ago: int = 60) -> list[DeliveryId]:
@@ -159,6 +161,60 @@ async def test_without_redis_deliveries_go_straight_from_postgres(
     states = [(await world.row(id_))["status"] for id_ in ids]
     assert (states.count("delivered"), states.count("pending")) == (119, 1)
     assert len(world.receiver.requests) == 120
+
+
+async def test_without_redis_one_delivery_that_cannot_be_claimed_stops_nobody(
+    world: World, make_dispatcher: MakeDispatcher, lost: Queue
+) -> None:
+    poison = await world.event()
+
+    async def poisoned(tx: Any, events: Any, triggers: Any) -> Any:
+        if poison in events:
+            raise ZeroDivisionError
+        return await load_subjects(tx, events, triggers)
+
+    dispatcher = make_dispatcher(queue=lost, load_subjects=poisoned)
+    trigger = await world.trigger()
+    bad = await world.delivery(trigger, poison)
+    ids = [await world.delivery(trigger) for _ in range(3)]
+
+    assert await dispatcher.step()
+    assert not await dispatcher.step()
+
+    assert [(await world.row(id_))["status"] for id_ in ids] == ["delivered"] * 3
+    row = await world.row(bad)
+    assert (row["status"], row["attempts"]) == ("pending", 0)
+    assert row["wait"] > 30
+
+
+async def test_without_redis_and_work_postgres_is_not_asked_all_the_time(
+    make_dispatcher: MakeDispatcher, lost: Queue
+) -> None:
+    dispatcher = make_dispatcher(queue=lost)
+    started = time.monotonic()
+
+    assert not await dispatcher.take()
+
+    assert dispatcher._look_at >= started + LOOK_SECONDS
+
+
+async def test_without_redis_a_breaker_locked_by_hand_is_not_asked_all_the_time(
+    world: World, make_dispatcher: MakeDispatcher, lost: Queue
+) -> None:
+    dispatcher = make_dispatcher(queue=lost)
+    trigger = await world.trigger(breaker={"failure_threshold": 1, "half_open_max_calls": 9})
+    world.receiver.answers.append(Answer(404))
+    await world.delivery(trigger)
+    await dispatcher.step()
+    await world.sql("UPDATE circuit_breaker_state SET state = 'half_open', next_probe_at = NULL")
+    await world.delivery(trigger)
+
+    async with world.database.transaction() as session:
+        await session.run("UPDATE circuit_breaker_state SET failure_count = 5")
+        assert not await dispatcher.step()
+    assert await dispatcher.step()
+
+    assert len(world.receiver.requests) == 2
 
 
 async def test_a_running_dispatcher_outlives_an_outage_of_redis(

@@ -94,6 +94,30 @@ def test_another_timeout_moves_the_probe_of_an_open_breaker() -> None:
     assert machine.reconfigured(a_breaker(), CONFIG) == a_breaker()
 
 
+def half_open(config: BreakerConfig, successes: int) -> Breaker:
+    """With as many sends let go as have succeeded."""
+    probing = machine.tick(told(a_breaker(), "F", config), after(60))
+    return told(machine.admit(probing, config, successes, after(60))[0], "S" * successes, config)
+
+
+def test_a_lower_maximum_that_is_reached_already_closes_it() -> None:
+    probing = half_open(BreakerConfig(failure_threshold=1, half_open_max_calls=10), 5)
+
+    assert machine.reconfigured(probing, BreakerConfig(half_open_max_calls=3)).state == "closed"
+    assert machine.reconfigured(probing, BreakerConfig(half_open_max_calls=6)) is probing
+
+
+def test_a_maximum_that_was_lowered_by_hand_is_reached_by_the_next_success() -> None:
+    probing = half_open(BreakerConfig(failure_threshold=1, half_open_max_calls=10), 5)
+    lower = BreakerConfig(half_open_max_calls=3)
+
+    probing, go = machine.admit(probing, lower, 7, after(61))
+
+    assert go == 1
+    assert machine.free_slots(probing, lower) == 0
+    assert told(probing, "S", lower).state == "closed"
+
+
 def test_the_last_error_is_cut() -> None:
     assert len(machine.failed(a_breaker(), CONFIG, "x" * 2000, T).last_error or "") == 500
 

@@ -222,6 +222,20 @@ async def test_a_refusal_is_logged_at_most_once_a_minute(
     assert [line.get("code") for line in log_lines] == ["CIRCUIT_BREAKER_OPEN"]
 
 
+async def test_what_is_remembered_for_the_log_is_forgotten_when_it_is_over(
+    database: Database, breakers: BreakerService
+) -> None:
+    await told(database, breakers, "FFF")
+    async with database.transaction() as tx:
+        await breakers.reset(tx, T)
+
+    breakers.heard(f'{{"trigger_id": "{T}", "state": "open"}}')
+    breakers.heard(f'{{"trigger_id": "{T}", "state": "closed"}}')
+
+    assert not breakers._own
+    assert not breakers._refusals.over(T)
+
+
 async def test_a_write_that_fails_is_told_and_takes_everything_back(
     database: Database, breakers: BreakerService, log_lines: list[dict[str, Any]]
 ) -> None:

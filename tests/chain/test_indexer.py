@@ -314,6 +314,26 @@ async def test_a_lost_database_connection_loses_nothing(database: Database, serv
     assert await contents(database) == truth(chain)
 
 
+async def test_a_lock_that_does_not_come_free_is_tried_again_as_no_outage(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    chain = busy_chain()
+    indexer = open_indexer(await serve(chain))
+    await indexer.step()
+    async with database.outside() as connection:
+        await connection.execute(
+            """CREATE FUNCTION locked() RETURNS trigger LANGUAGE plpgsql AS $$
+               BEGIN RAISE lock_not_available; END $$;
+               CREATE TRIGGER locked BEFORE INSERT ON block_anchors EXECUTE FUNCTION locked()"""
+        )
+        assert await indexer.step() is Step.CONTENDED
+        await connection.execute("DROP TRIGGER locked ON block_anchors")
+
+    await drain(indexer)
+
+    assert await contents(database) == truth(chain)
+
+
 async def test_two_writers_of_one_chain_store_what_one_would(
     database: Database, serve: Serve, open_indexer: Open
 ) -> None:

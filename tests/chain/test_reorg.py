@@ -3,6 +3,7 @@ from __future__ import annotations
 from agentauri.chain import ChainService, Step, load_chains
 from agentauri.config import Config
 from agentauri.database import Database
+from agentauri.events import EventQueue
 from agentauri.types import ChainId
 from chains import logs
 from chains.driving import Open, Serve, canonical_events, checkpoint, contents, drain, rows, truth
@@ -292,6 +293,15 @@ async def test_taking_back_may_take_as_long_as_it_needs(
     assert await local_indexer.step() is Step.RESET
 
 
+async def settle(database: Database, chain_id: int) -> int:
+    """What the evaluator does of its own accord."""
+    queue = EventQueue("test")
+    async with database.transaction() as tx:
+        seqs = [event.seq for event in await queue.unsettled(tx, ChainId(chain_id))]
+        await queue.mark_settled(tx, seqs)
+    return len(seqs)
+
+
 async def test_a_local_chain_that_began_anew_is_read_from_its_start(
     database: Database, serve: Serve, open_indexer: Open, log_lines: list[dict[str, object]]
 ) -> None:
@@ -305,11 +315,36 @@ async def test_a_local_chain_that_began_anew_is_read_from_its_start(
         new = ScriptedChain(31337, start_time=1_780_000_000 + blocks)
         new.mine(transaction(logs.registered(2), logs.registered(blocks)), count=blocks)
         node.chain = new
+        assert await indexer.step() is Step.RESET
+        await settle(database, 31337)
         await drain(indexer)
 
         assert await contents(database) == truth(new)
         assert (await checkpoint(database, 31337))["last_block_number"] == blocks
     assert len([line for line in log_lines if line["event"] == "chain.reset"]) == 2
+
+
+async def test_what_a_local_chain_was_is_settled_at_once_and_before_it_is_read_anew(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    again = transaction(logs.registered(1), logs.metadata_set(1))
+    old = ScriptedChain(31337, start_time=1_770_000_000)
+    old.mine(count=30)
+    old.mine(again)
+    node = await serve(old)
+    indexer = open_indexer(node, chain_id=31337, start_block=0)
+    await drain(indexer)
+    new = ScriptedChain(31337, start_time=1_780_000_000)
+    new.mine(again)
+    node.chain = new
+
+    assert [await indexer.step() for _ in range(3)] == [Step.RESET, Step.UNSETTLED, Step.UNSETTLED]
+    assert await contents(database) == []
+    assert await settle(database, 31337) == 2
+    await drain(indexer)
+
+    assert await contents(database) == truth(new)
+    assert await rows(database, "SELECT block_number, epoch FROM events ORDER BY seq") == [(1, 1), (1, 1)]
 
 
 async def test_a_public_chain_never_begins_anew(database: Database, serve: Serve, open_indexer: Open) -> None:

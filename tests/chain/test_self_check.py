@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from msgspec.structs import replace
 
@@ -70,6 +72,9 @@ async def test_a_second_opinion_of_another_chain_is_none(database: Database, ser
     assert await contents(database) == truth(chain)
 
 
+Spoil = Callable[[ScriptedNode], None]
+
+
 def placeholder(node: ScriptedNode) -> None:
     node.versions[REPUTATION] = "0.0.1"
 
@@ -87,11 +92,10 @@ def missing(node: ScriptedNode) -> None:
     [(placeholder, "placeholder"), (foreign, "belongs to the Identity registry"), (missing, "IDENTITY_ADDRESS_84532")],
 )
 async def test_registries_that_are_not_the_right_ones_refuse_the_chain_until_they_are(
-    spoil: object, told: str, database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+    spoil: Spoil, told: str, database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
 ) -> None:
     chain = make_scripted()
     node = await serve(chain)
-    assert callable(spoil)
     spoil(node)
     indexer = open_indexer(node)
 
@@ -100,8 +104,64 @@ async def test_registries_that_are_not_the_right_ones_refuse_the_chain_until_the
     assert told in refusals(log_lines)[0]
     assert await contents(database) == []
     node.versions, node.identity = dict.fromkeys((IDENTITY, REPUTATION, VALIDATION), "2.0.0"), IDENTITY
+    wake(indexer)
     await drain(indexer)
     assert await contents(database) == truth(chain)
+
+
+@pytest.mark.parametrize("spoil", [placeholder, foreign, missing])
+async def test_one_provider_that_does_not_show_the_right_registries_is_left_out(
+    spoil: Spoil, database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    syncing, good = await serve(chain), await serve(chain)
+    spoil(syncing)
+
+    await drain(open_indexer(syncing, good))
+
+    assert await contents(database) == truth(chain)
+    assert (await checkpoint(database))["status"] == "live"
+    assert [line["provider"] for line in log_lines if line.get("code") == "CHAIN_SELF_CHECK_FAILED"] == ["rpc-1"]
+    assert not any("eth_getLogs" in methods for methods in syncing.requests)
+
+
+async def test_a_chain_that_every_provider_refuses_asks_all_of_them_again(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    chain = make_scripted()
+    first, second = await serve(chain), await serve(chain)
+    missing(first)
+    missing(second)
+    indexer = open_indexer(first, second)
+
+    assert [await indexer.step() for _ in range(2)] == [Step.RETRY, Step.REFUSED]
+    assert "IDENTITY_ADDRESS_84532" in (await checkpoint(database))["status_reason"]
+
+    for mended in (first, second):  # whichever of the two it is
+        mended.versions[IDENTITY] = "2.0.0"
+        wake(indexer)
+        await drain(indexer)
+        assert await contents(database) == truth(chain)
+        mended.versions.pop(IDENTITY)
+        indexer = open_indexer(first, second)
+        assert Step.REFUSED in [await indexer.step() for _ in range(2)]
+
+
+async def test_a_running_chain_that_one_provider_shows_wrong_is_not_degraded(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    chain = make_scripted()
+    first, second = await serve(chain), await serve(chain)
+    indexer = open_indexer(first, second)
+    await drain(indexer)
+    missing(first)
+    indexer._inspector._next = 0.0
+    chain.mine(transaction(logs.registered(2)))
+
+    await drain(indexer)
+
+    assert await contents(database) == truth(chain)
+    assert (await checkpoint(database))["status"] == "live"
 
 
 async def test_a_missing_validation_registry_and_another_version_only_warn(
@@ -176,6 +236,36 @@ async def test_an_upgrade_is_announced_and_looked_into(
         database, "SELECT version, upgraded_at IS NOT NULL FROM registry_contracts WHERE registry = 'reputation'"
     )
     assert found == [("2.1.0", True)]
+
+
+async def test_an_upgrade_from_before_the_chain_was_followed_is_no_news(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    chain.mine(transaction(logs.emit(REPUTATION, logs.UPGRADED, implementation=account(8))), count=1_000)
+    chain.mine(transaction(logs.emit(REPUTATION, logs.UPGRADED, implementation=account(9))))
+
+    await drain(open_indexer(await serve(chain)))
+
+    assert await contents(database) == truth(chain)
+    assert not any(line.get("code") == "CONTRACT_UPGRADED" for line in log_lines)
+
+
+async def test_an_upgrade_while_nobody_followed_the_chain_is_announced(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    node = await serve(chain)
+    await drain(open_indexer(node))
+    node.versions[REPUTATION] = "2.1.0"
+    upgrade = logs.emit(REPUTATION, logs.UPGRADED, implementation=node.implementation(REPUTATION))
+    chain.mine(count=1_000)
+    chain.mine(transaction(upgrade), count=1_000)
+
+    await drain(open_indexer(node))
+
+    (line,) = [line for line in log_lines if line.get("code") == "CONTRACT_UPGRADED"]
+    assert (line["level"], line["block_number"]) == ("CRITICAL", 1_006)
 
 
 async def test_an_unknown_start_block_is_found_by_its_time(

@@ -231,6 +231,10 @@ class ScriptedNode:
             return {"jsonrpc": "2.0", "id": call["id"], "error": fault.error}
         return {"jsonrpc": "2.0", "id": call["id"], "result": result}
 
+    def implementation(self, address: str) -> str:
+        """The address of a registry's code; another one for each version."""
+        return "0x" + keccak(text=address + self.versions.get(address, ""))[:20].hex()
+
     def eth_chainId(self) -> str:  # noqa: N802 (its name on the wire)
         return hex(self.chain.chain_id if self.chain_id is None else self.chain_id)
 
@@ -261,7 +265,7 @@ class ScriptedNode:
         return "0x6001" if address in self.versions else "0x"
 
     def eth_getStorageAt(self, address: str, _: str, __: str) -> str:  # noqa: N802
-        return "0x" + (b"\0" * 12 + keccak(text=address + self.versions.get(address, ""))[:20]).hex()
+        return "0x" + self.implementation(address)[2:].rjust(64, "0")
 
     def eth_call(self, call: Json, _: str) -> str:
         address, data = call["to"], call["data"]

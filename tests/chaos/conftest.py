@@ -27,5 +27,4 @@ def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="agentauri-chaos-"))
     path.chmod(0o755)
     yield path
-    shutil.copytree(path / "..", "/tmp/w/none") if False else None; import glob; [shutil.copy(f, "/tmp/w/") for f in glob.glob(str(path / "*.log"))]
     shutil.rmtree(path, ignore_errors=True)

@@ -32,9 +32,7 @@ async def test_a_process_that_comes_back_after_its_claims_overwrites_nothing_new
 
 
 async def outcomes(world: World) -> dict[str, int]:
-    return {
-        outcome: number for outcome, number in await world.fetch("SELECT outcome, count(*) FROM attempts GROUP BY 1")
-    }
+    return dict(await world.fetch("SELECT outcome, count(*) FROM attempts GROUP BY outcome"))
 
 
 async def told(world: World) -> bool:

@@ -53,7 +53,8 @@ async def test_a_restart_of_postgresql_under_load_loses_and_doubles_nothing(
     os.kill(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
     await child.logged(SECONDS, code="DATABASE_UNAVAILABLE")
     gate.open()  # what was being sent ends now, and cannot be recorded yet
-    await until(lambda: postgres.revive() == ["postgres"], SECONDS, "PostgreSQL to end, and to come back")
+    await until(lambda: postgres.revive() == ["postgres"], SECONDS, "PostgreSQL to end, to be started again")
+    await world.app.database.up()
     await world.happen(20)
 
     await world.finish()

@@ -110,7 +110,7 @@ async def test_deliveries_go_on_while_redis_is_away_and_after_it_is_back(
     await world.happen(20)
     await until(world.is_done, SECONDS, "everything to be delivered without Redis")
 
-    assert valkey.revive() == ["valkey"]
+    await until(lambda: valkey.revive() == ["valkey"], SECONDS, "Valkey to be started again")
     await child.logged(SECONDS, event="redis.back")
     await world.happen(20)
     await world.finish()

@@ -161,6 +161,24 @@ async def test_a_chain_without_an_indexer_settles_after_a_minute(tx: Transaction
     assert [event.id for event in await queue.unsettled(tx, CHAIN)] == ["e"]
 
 
+async def test_a_chain_that_begins_anew_settles_its_own_events_at_once_and_those_of_others_after_a_minute(
+    tx: Transaction,
+) -> None:
+    await record(tx, make_log("0xt1", block=10))
+    own = (await tx.fetchval("SELECT id FROM events"),)
+    await insert_by_hand(tx, "e")
+    await tx.run("UPDATE events SET retracted_at = now()")
+    await tx.run(
+        """INSERT INTO checkpoints (chain_id, last_block_number, last_block_hash, last_block_time, first_block,
+                                    status)
+           VALUES ($1, -1, '', 0, -1, 'starting')""",
+        CHAIN,
+    )
+    assert tuple(event.id for event in await queue.unsettled(tx, CHAIN)) == own
+    await tx.run("UPDATE events SET retracted_at = now() - interval '61 seconds'")
+    assert tuple(event.id for event in await queue.unsettled(tx, CHAIN)) == (*own, "e")
+
+
 async def test_the_audit_queues_what_bypassed_the_triggers(database: Database, log_lines: list[dict[str, Any]]) -> None:
     async with database.transaction() as tx:
         await insert_by_hand(tx, "queued")

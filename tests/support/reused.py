@@ -6,8 +6,10 @@ import os
 
 import asyncpg
 
-# Children first; what a test planted with ALTER TABLE is called `planted`.
+# Children first; what a test planted in the schema is called `planted`.
 EMPTY = """
+    DROP FUNCTION IF EXISTS planted CASCADE;
+    ALTER TABLE deliveries DROP CONSTRAINT IF EXISTS planted;
     ALTER TABLE attempts DROP CONSTRAINT IF EXISTS planted;
     ALTER TABLE circuit_breaker_state DROP CONSTRAINT IF EXISTS planted;
     DELETE FROM attempts; DELETE FROM deliveries; DELETE FROM circuit_breaker_state;

@@ -18,6 +18,7 @@ from agentauri.sealing import Sealer
 from agentauri.triggers import Catalog, Evaluator, TriggerService
 
 MakeEvaluator = Callable[..., Evaluator]
+DELIVERIES_DAYS = 30
 
 
 async def always_open() -> bool:
@@ -60,6 +61,7 @@ def make_evaluator(database: Database, deliveries: DeliveryService, actions: Act
             catalog or Catalog(database, actions),
             gate,
             replace(EvaluatorConfig(), **settings),
+            DELIVERIES_DAYS,
         )
 
     return make

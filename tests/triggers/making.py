@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -142,6 +143,12 @@ async def waiting(database: Database) -> int:
     async with database.transaction() as tx:
         number: int = await tx.fetchval("SELECT count(*) FROM event_queue")
         return number
+
+
+async def until_waiting_for_a_lock(tx: Transaction, task: asyncio.Task[Any]) -> None:
+    """Return when the task's statement waits for a lock, or when it is over."""
+    while not task.done() and not await tx.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        await asyncio.sleep(0)
 
 
 def coded(lines: LogLines, code: str) -> LogLines:

@@ -9,12 +9,24 @@ from typing import Any
 
 import msgspec
 import pytest
+import redis.asyncio
 
 from agentauri.database import Database, DatabaseUnavailable
 from agentauri.events import Event, EventQueue
 from agentauri.triggers import Catalog, Evaluator
 from triggers.conftest import MakeEvaluator
-from triggers.making import LogLines, agent, coded, finish, insert_events, make_trigger, make_triggers, matches, waiting
+from triggers.making import (
+    LogLines,
+    agent,
+    coded,
+    finish,
+    insert_events,
+    make_trigger,
+    make_triggers,
+    matches,
+    until_waiting_for_a_lock,
+    waiting,
+)
 
 
 async def test_a_poison_event_is_alone_in_its_failure(
@@ -216,6 +228,48 @@ async def test_a_statement_that_hangs_is_a_timeout_of_the_event(
     assert evaluator.tally.tasks_timeout == 1
     async with database.transaction() as tx:
         assert await tx.fetchval("SELECT attempts FROM event_queue") == 1
+
+
+async def test_a_deadline_begins_when_the_events_are_taken(
+    database: Database, make_evaluator: MakeEvaluator, log_lines: LogLines
+) -> None:
+    evaluator = make_evaluator(event_timeout=0.0)
+    async with database.transaction() as tx:
+        await make_trigger(tx)
+        await insert_events(tx, 1)
+
+    await evaluator.step()
+
+    assert coded(log_lines, "EVENT_PROCESSING_TIMEOUT")
+
+
+async def test_a_deadline_ends_with_the_commit(
+    database: Database, make_evaluator: MakeEvaluator, redis_client: redis.asyncio.Redis, log_lines: LogLines
+) -> None:
+    evaluator = make_evaluator(event_timeout=0.3)
+    async with database.transaction() as tx:
+        await make_trigger(tx)
+        await insert_events(tx, 1)
+    await redis_client.client_pause(600)
+
+    await evaluator.step()
+
+    assert coded(log_lines, "EVENT_PROCESSING_TIMEOUT") == []
+    assert (evaluator.tally.tasks_succeeded, evaluator.tally.tasks_failed) == (1, 0)
+
+
+async def test_events_that_are_given_out_too_slowly_are_no_bug_of_the_worker(
+    database: Database, evaluator: Evaluator
+) -> None:
+    async with database.transaction() as tx:
+        await insert_events(tx, 1)
+    async with database.transaction() as slow:
+        await slow.run("LOCK TABLE events")
+        step = asyncio.create_task(evaluator.step())
+        await until_waiting_for_a_lock(slow, step)
+        await slow.run("SELECT pg_cancel_backend(pid) FROM pg_locks WHERE NOT granted")  # as a statement timeout does
+        with pytest.raises(DatabaseUnavailable):
+            await step
 
 
 @pytest.mark.usefixtures("log_lines")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from agentauri.database import Database, Transaction
+from agentauri.events import EventQueue, NewEvent
 from agentauri.triggers import Evaluator
-from agentauri.types import EventSeq
-from triggers.making import CHAIN, agent, field, insert_events, make_trigger
+from agentauri.types import EventSeq, utc_now
+from support.events import make_log, record
+from triggers.conftest import DELIVERIES_DAYS
+from triggers.making import CHAIN, agent, field, insert_events, make_trigger, until_waiting_for_a_lock
 
 Told = list[tuple[str, str, str | None, str | None]]
 
@@ -182,6 +187,46 @@ async def test_an_event_is_settled_although_its_retraction_still_queues(
     assert await told(database) == [("match", "skipped", "retracted", None)] * 2
 
 
+async def test_an_event_that_is_coming_back_just_now_is_not_settled(
+    database: Database, evaluator: Evaluator, seq: EventSeq
+) -> None:
+    async with database.transaction() as tx:
+        await retract(tx, seq)
+        await bury(tx, seq)
+    async with database.transaction() as indexer:
+        await move(indexer, seq)
+        await evaluator.chores()
+
+    await finish(evaluator)
+
+    assert await told(database) == [("match", "pending", None, None)] * 2
+
+
+async def test_an_event_that_is_being_settled_comes_back_in_a_new_epoch(
+    database: Database, evaluator: Evaluator
+) -> None:
+    async with database.transaction() as tx:
+        await make_trigger(tx)
+        await record(tx, make_log())
+    await finish(evaluator)
+    async with database.transaction() as tx:
+        await tx.run("UPDATE events SET retracted_at = now() - interval '61 seconds'")
+
+    async with asyncio.TaskGroup() as tasks, database.transaction() as settling:
+        [event] = await EventQueue("test").unsettled(settling, CHAIN)
+        returning = tasks.create_task(read_again(database, make_log(fork="b")))
+        await until_waiting_for_a_lock(settling, returning)
+        await EventQueue("test").mark_settled(settling, [event.seq])
+
+    async with database.transaction() as tx:
+        assert tuple(await tx.fetchrow("SELECT epoch, retracted_at, settled_at FROM events")) == (1, None, None)
+
+
+async def read_again(database: Database, log: NewEvent) -> None:
+    async with database.transaction() as tx:
+        await record(tx, log)
+
+
 async def test_what_is_delivered_is_only_taken_back_where_that_was_asked_for(
     database: Database, evaluator: Evaluator, seq: EventSeq
 ) -> None:
@@ -280,3 +325,33 @@ async def test_a_chain_that_nobody_indexes_settles_after_a_minute(
     await finish(evaluator)
 
     assert await told(database) == [("match", "skipped", "retracted", None)] * 2
+
+
+async def old_event_returns(database: Database, evaluator: Evaluator, **columns: object) -> None:
+    """An event was delivered so long ago that neither its deliveries nor the ledger know it, and is read again."""
+    async with database.transaction() as tx:
+        await make_trigger(tx)
+        [seq] = await insert_events(tx, 1, created_at=utc_now() - timedelta(days=DELIVERIES_DAYS, hours=1))
+    await finish(evaluator)
+    assert await told(database) == [("match", "pending", None, None)]
+    async with database.transaction() as tx:
+        await tx.run("DELETE FROM deliveries")
+        await tx.run("DELETE FROM processed_events")
+        await tx.run("UPDATE triggers SET version = version + 1")
+        await retract(tx, seq)
+    await finish(evaluator)
+    async with database.transaction() as tx:
+        await move(tx, seq, **columns)
+    await finish(evaluator)
+
+
+async def test_an_event_that_returns_after_its_deliveries_were_forgotten_is_not_delivered_again(
+    database: Database, evaluator: Evaluator
+) -> None:
+    await old_event_returns(database, evaluator)
+    assert await told(database) == []
+
+
+async def test_an_old_event_that_returns_after_settling_is_delivered(database: Database, evaluator: Evaluator) -> None:
+    await old_event_returns(database, evaluator, epoch=1)
+    assert await told(database) == [("match", "pending", None, None)]

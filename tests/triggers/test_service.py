@@ -9,7 +9,7 @@ import pytest
 
 from agentauri.actions import ActionDraft
 from agentauri.breaker import BreakerConfig
-from agentauri.database import Database
+from agentauri.database import Database, Transaction
 from agentauri.errors import Invalid
 from agentauri.triggers import (
     BreakerPatch,
@@ -93,6 +93,54 @@ async def test_a_trigger_sees_what_happens_from_its_making_on(
 
     async with database.transaction() as tx:
         assert await matches(tx, seqs) == [(seqs[2], trigger.id), (seqs[3], trigger.id)]
+
+
+async def begin_chain(tx: Transaction, last_block: int) -> None:
+    await tx.run(
+        """INSERT INTO checkpoints (chain_id, last_block_number, last_block_hash, last_block_time, first_block, status)
+           VALUES (84532, $1, '0xc', 0, 0, 'starting')""",
+        last_block,
+    )
+
+
+async def test_a_chain_of_which_nothing_was_read_yet_has_its_history_all_the_same(
+    database: Database, evaluator: Evaluator, make: Any
+) -> None:
+    async with database.transaction() as tx:
+        await begin_chain(tx, -1)
+    trigger = await make()
+    async with database.transaction() as tx:
+        old, new = trigger.created_at.timestamp() - 3600, trigger.created_at.timestamp()
+        seqs = await insert_events(tx, 1, origin="chain", timestamp=int(old))
+        seqs += await insert_events(tx, 1, origin="chain", timestamp=int(new))
+        await make_trigger(tx, [agent(1)], trigger_id="by-hand", start_blocks='{"84532": -1}')
+
+    while await evaluator.step():
+        pass
+
+    async with database.transaction() as tx:
+        assert await matches(tx, seqs) == sorted([(seqs[1], "by-hand"), (seqs[1], trigger.id)])
+
+
+async def test_a_chain_that_begins_anew_has_no_block_that_is_a_triggers_past(
+    database: Database, evaluator: Evaluator, make: Any
+) -> None:
+    async with database.transaction() as tx:
+        await begin_chain(tx, 1000)
+    trigger = await make()
+    await evaluator.step()
+    async with database.transaction() as tx:
+        await tx.run("UPDATE checkpoints SET last_block_number = -1")
+    async with database.transaction() as tx:
+        await tx.run("UPDATE checkpoints SET last_block_number = 3")
+        now = int(trigger.created_at.timestamp())
+        [seq] = await insert_events(tx, 1, origin="chain", block_number=3, timestamp=now)
+
+    while await evaluator.step():
+        pass
+
+    async with database.transaction() as tx:
+        assert await matches(tx, [seq]) == [(seq, trigger.id)]
 
 
 async def test_every_refused_field_is_named(service: TriggerService) -> None:
@@ -228,6 +276,24 @@ async def test_switching_off_keeps_deliveries_and_switching_on_lets_them_go(
         pass
     async with database.transaction() as tx:
         assert await matches(tx, [missed]) == []
+
+
+async def test_switching_an_action_on_lets_what_waited_for_it_go(
+    database: Database, evaluator: Evaluator, make: Any, change: Any
+) -> None:
+    trigger = await make()
+    async with database.transaction() as tx:
+        await insert_events(tx, 1)
+    await evaluator.step()
+    action = msgspec.structs.replace(HOOK, id=ActionId(trigger.actions[0].id))
+    await change(trigger, actions=[msgspec.structs.replace(action, enabled=False)])
+    async with database.transaction() as tx:
+        await tx.run("UPDATE deliveries SET hold = 'paused'")
+
+    await change(trigger, actions=[action])
+
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT hold FROM deliveries") is None
 
 
 async def test_deleting_skips_what_waits_and_keeps_history(

@@ -8,12 +8,17 @@ CREATE TABLE event_queue (
     attempts    int NOT NULL DEFAULT 0,
     due_at      timestamptz,
     parked_at   timestamptz,
-    last_error  text
+    last_error  text,
+    returned    boolean NOT NULL DEFAULT false  -- the chain had taken the event back
 ) WITH (autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX event_queue_lane ON event_queue (chain_id, position) WHERE due_at IS NULL;
 
 CREATE INDEX event_queue_due ON event_queue (due_at) WHERE due_at IS NOT NULL AND parked_at IS NULL;
+
+CREATE INDEX event_queue_parked ON event_queue (parked_at) WHERE parked_at IS NOT NULL;
+
+CREATE INDEX event_queue_event ON event_queue (event_seq);
 
 CREATE TABLE processed_events (
     event_seq               bigint PRIMARY KEY,
@@ -45,10 +50,12 @@ CREATE FUNCTION event_change_kinds(
     END
 $$;
 
-CREATE FUNCTION queue_event_change() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- A plan is kept that was made for few rows. As a nested loop it would compare each with each when many change.
+CREATE FUNCTION queue_event_change() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT SET enable_nestloop = off AS $$
 BEGIN
-    INSERT INTO event_queue (event_seq, chain_id, kind)
-    SELECT seq, n.chain_id, change.kind
+    INSERT INTO event_queue (event_seq, chain_id, kind, returned)
+    SELECT seq, n.chain_id, change.kind, change.kind = 'assert'
     FROM new_rows AS n JOIN old_rows AS o USING (seq)
     CROSS JOIN LATERAL unnest(event_change_kinds(o.retracted_at, n.retracted_at, o.block_hash, n.block_hash))
         WITH ORDINALITY AS change (kind, place)
@@ -75,7 +82,8 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE FUNCTION notify_event_change() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE FUNCTION notify_event_change() RETURNS trigger LANGUAGE plpgsql
+    SET search_path FROM CURRENT SET enable_nestloop = off AS $$
 BEGIN
     PERFORM notify_event(id, chain_id, block_number, event_type, registry)
     FROM (SELECT seq, n.id, n.chain_id, n.block_number, n.event_type, n.registry, count(*) OVER () AS rows,

@@ -28,6 +28,17 @@ CREATE TABLE triggers (
 
 CREATE INDEX triggers_organization ON triggers (organization_id, created_at);
 
+CREATE FUNCTION forget_start_blocks() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    -- Another chain comes under this number: none of its blocks is any trigger's past.
+    UPDATE triggers SET start_blocks = start_blocks - NEW.chain_id::text WHERE start_blocks ? NEW.chain_id::text;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER checkpoints_forget_start_blocks AFTER UPDATE OF last_block_number ON checkpoints
+    FOR EACH ROW WHEN (NEW.last_block_number < 0 AND OLD.last_block_number >= 0)
+    EXECUTE FUNCTION forget_start_blocks();
+
 CREATE TABLE trigger_actions (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     trigger_id   text NOT NULL REFERENCES triggers ON DELETE CASCADE,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import asyncpg
 from msgspec import Struct, field
@@ -46,7 +47,8 @@ class Send(Struct, frozen=True, kw_only=True):
 
 
 class Claimed(Struct):
-    """What to send, which ids the queue may forget, and which it should bring again and when."""
+    """What to send, which ids the queue may forget, and which it should bring again and when. `sends` have taken room
+    at their destinations, also while it is still being decided which of them may go."""
 
     sends: list[Send] = field(default_factory=list)
     forget: list[str] = field(default_factory=list)
@@ -78,20 +80,36 @@ class Claimer:
         self._config = config
         self._instance = instance
 
+    @contextmanager
+    def batch(self) -> Iterator[Claimed]:
+        """What one transaction is to claim. Unless it is committed, the room that it took is free again."""
+        claimed = Claimed()
+        try:
+            yield claimed
+        except BaseException:
+            for send in claimed.sends:
+                self._give_room_back(send)
+            raise
+
     async def claim(
-        self, tx: Transaction, ids: Sequence[DeliveryId], busy: Collection[DeliveryId], *, queued: bool
-    ) -> Claimed:
+        self,
+        tx: Transaction,
+        claimed: Claimed,
+        ids: Sequence[DeliveryId],
+        busy: Collection[DeliveryId],
+        *,
+        queued: bool,
+    ) -> None:
         """Claim what may go. `busy` are those that this process is sending; `queued` says that Redis brings ids again,
         so that a short wait need not be written down."""
-        claimed = Claimed()
         rows = await claims.lock_for_claim(tx, ids)
         await self._sort_out_missing(tx, ids, rows, claimed)
         if not rows:
-            return claimed
+            return
         claimed.now = rows[0]["now"]
         rows = [row for row in rows if self._is_ours(row, busy, claimed)]
         if not rows:
-            return claimed
+            return
         rows.sort(key=lambda row: (row["due"], row["event_seq"], row["priority"]))
         if lapsed := [row for row in rows if row["tried"]]:
             await claims.note_abandoned(tx, lapsed)
@@ -101,16 +119,14 @@ class Claimer:
         )
         ready = await self._actions.to_send(tx, {row["action_id"] for row in rows})
         refusals: list[Refusal] = []
-        candidates: list[tuple[asyncpg.Record, Send]] = []
         for row in rows:
             verdict = self._consider(row, subjects, ready.get(row["action_id"]), queued, claimed)
             if isinstance(verdict, Refusal):
                 refusals.append(verdict)
             elif verdict is not None:
-                candidates.append((row, verdict))
-        await self._admit(tx, candidates, claimed, refusals)
+                claimed.sends.append(verdict)
+        await self._admit(tx, claimed, refusals)
         await self._write(tx, claimed, refusals)
-        return claimed
 
     async def _sort_out_missing(
         self, tx: Transaction, ids: Sequence[DeliveryId], rows: Sequence[asyncpg.Record], claimed: Claimed
@@ -156,6 +172,7 @@ class Claimer:
         assert trigger is not None and event is not None and ready is not None  # noqa: PT018
         prepared = ready.prepared
         target = None if isinstance(prepared, DeliveryFailed) else prepared.target
+        message = compose(row, event, trigger, self._chains.get(row["chain_id"]), row["attempts"] + 1)
         wait = 0.0
         if not isinstance(prepared, DeliveryFailed):
             wait = self._destinations.pace(row["action_id"], prepared.rate, row["id"])
@@ -168,7 +185,7 @@ class Claimer:
             return Refusal(row["id"], wait=wait)
         timeout = 0.0 if isinstance(prepared, DeliveryFailed) else prepared.timeout
         return Send(
-            message=compose(row, event, trigger, self._chains.get(row["chain_id"]), row["attempts"] + 1),
+            message=message,
             action_type=ready.action_type,
             prepared=prepared,
             target=target,
@@ -194,28 +211,23 @@ class Claimer:
             return Refusal(row["id"], "dead", "attempts_exhausted")
         return None
 
-    async def _admit(
-        self,
-        tx: Transaction,
-        candidates: Sequence[tuple[asyncpg.Record, Send]],
-        claimed: Claimed,
-        refusals: list[Refusal],
-    ) -> None:
+    async def _admit(self, tx: Transaction, claimed: Claimed, refusals: list[Refusal]) -> None:
         """Ask the breakers, and refuse what they refuse, the youngest first."""
+        candidates = claimed.sends
         waiting: defaultdict[str, list[Send]] = defaultdict(list)
-        for _, send in candidates:
+        for send in candidates:
             waiting[send.message.trigger.id].append(send)
         admissions = await self._breakers.admit(
             tx,
             {sends[0].message.trigger.id: (sends[0].message.trigger.breaker, len(sends)) for sends in waiting.values()},
         )
+        claimed.sends = []
         for sends in waiting.values():
             trigger = sends[0].message.trigger
             admission = admissions[trigger.id]
             claimed.sends += sends[: admission.go]
             for send in sends[admission.go :]:
-                if send.target is not None:
-                    self._destinations.unused(send.target)
+                self._give_room_back(send)
                 if admission.busy:
                     claimed.later.append((str(send.id), claimed.now + LOOK_AGAIN_MS))
                     continue
@@ -226,6 +238,10 @@ class Claimer:
                     else Refusal(send.id, hold="breaker")
                 )
         claimed.refused = bool(candidates) and not claimed.sends
+
+    def _give_room_back(self, send: Send) -> None:
+        if send.target is not None:
+            self._destinations.unused(send.target)
 
     async def _write(self, tx: Transaction, claimed: Claimed, refusals: Sequence[Refusal]) -> None:
         if refusals:

@@ -112,6 +112,16 @@ async def refuse(tx: Transaction, refusals: Sequence[Refusal]) -> None:
     )
 
 
+async def put_off(tx: Transaction, id_: DeliveryId, seconds: float) -> None:
+    """Make one that is due and nobody's due later, whatever is wrong with it."""
+    await tx.run(
+        """UPDATE deliveries SET due_at = now() + $2 * interval '1 second' WHERE id = $1 AND status = 'pending'
+           AND hold IS NULL AND (leased_until IS NULL OR leased_until <= clock_timestamp())""",
+        id_,
+        seconds,
+    )
+
+
 async def note_abandoned(tx: Transaction, rows: Sequence[asyncpg.Record]) -> None:
     """The tries whose claims lapsed without an outcome. If that comes after all, it takes this row's place."""
     await tx.run(
@@ -219,16 +229,6 @@ async def held_triggers(tx: Transaction, after: TriggerId, limit: int) -> list[T
                FROM held WHERE held.trigger_id IS NOT NULL AND number < $2)
            SELECT trigger_id FROM held WHERE trigger_id IS NOT NULL""",
         after,
-        limit,
-    )
-    return [record["trigger_id"] for record in records]
-
-
-async def paused_triggers(tx: Transaction, limit: int) -> list[TriggerId]:
-    """Triggers with paused deliveries whose action, if it still exists, is enabled."""
-    records = await tx.fetch(
-        """SELECT DISTINCT d.trigger_id FROM deliveries d LEFT JOIN trigger_actions a ON a.id = d.action_id
-           WHERE d.hold = 'paused' AND a.enabled IS DISTINCT FROM false LIMIT $1""",
         limit,
     )
     return [record["trigger_id"] for record in records]

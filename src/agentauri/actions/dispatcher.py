@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
+
+import asyncpg
 
 from agentauri import metrics
 from agentauri.actions import claims
@@ -30,19 +33,21 @@ from agentauri.config import DispatcherConfig
 from agentauri.database import Database
 from agentauri.errors import Unavailable
 from agentauri.faults import reach
-from agentauri.log import get_logger
-from agentauri.supervisor import Wake, wait_until
+from agentauri.log import Seldom, get_logger
+from agentauri.supervisor import Wake, wait_for, wait_until
 from agentauri.types import ChainId, DeliveryId
 
 log = get_logger(__name__)
 
-PROMOTE_SECONDS = 0.1
+LOOK_SECONDS = 0.1
+"""How soon to look again for what has become due."""
+
 MOST_AT_ONCE, DIRECT_BATCH = 256, 50
 """Deliveries claimed in one transaction, with Redis and without."""
 
 TICK_SECONDS, TICK_GAP_SECONDS = 1.0, 0.2
 TIDY_SECONDS = 60.0
-UNCLAIMABLE_MS = 60_000
+UNCLAIMABLE_SECONDS = 60
 REFUSED_BATCHES = 10
 
 T = TypeVar("T")
@@ -99,9 +104,10 @@ class Dispatcher:
         self._sending: dict[DeliveryId, asyncio.Task[None]] = {}
         self.wake = Wake()
         self._breaker_wake = Wake()
-        self._promote_at = 0.0
+        self._look_at = 0.0
         self._depth = 0
         self._refused = 0
+        self._seldom = Seldom()
         queue.on_wake(self.wake.set)
 
     @property
@@ -142,9 +148,9 @@ class Dispatcher:
         """Let breakers probe and release what they no longer hold."""
         return await self._holds.tick()
 
-    async def tidy(self) -> None:
-        """Give up what has been held for too long; resume what is paused no longer."""
-        await self._holds.tidy()
+    async def tidy(self) -> bool:
+        """Give up what has been held for too long, resume what is paused no longer; True when there is more of it."""
+        return await self._holds.tidy()
 
     async def sweep(self) -> int:
         """Push to Redis what it should know and does not; how many ids that were."""
@@ -160,10 +166,10 @@ class Dispatcher:
         if self._queue.away:
             return await self._take_directly(min(slots, DIRECT_BATCH))
         now = self._clock.now()
-        if time.monotonic() >= self._promote_at:
+        if time.monotonic() >= self._look_at:
             due = await self._queue.promote(now)
-            wait = PROMOTE_SECONDS if due is None else min(PROMOTE_SECONDS, max(0.0, (due - now) / 1000))
-            self._promote_at = time.monotonic() + wait
+            wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, (due - now) / 1000))
+            self._look_at = time.monotonic() + wait
         leased = await self._queue.lease(slots, now=now)
         self._depth = leased.depth
         if not leased.ids:
@@ -174,7 +180,7 @@ class Dispatcher:
             report_unknown(strange)
             await self._queue.ack(strange)
         try:
-            await self._claim(ids)
+            await self._claim(ids, queued=True)
         except Unavailable:
             await self._queue.retry([(str(id_), 0) for id_ in ids], now=now)
             raise
@@ -183,52 +189,67 @@ class Dispatcher:
     async def _take_directly(self, limit: int) -> bool:
         async with self._database.transaction(durable=False) as tx:
             ids = await claims.due(tx, limit)
-            claimed = await self._claimer.claim(tx, ids, self._busy(), queued=False) if ids else Claimed()
-        self._begin(claimed)
-        return bool(ids)
+        if await self._claim(ids, queued=False):
+            return True
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        return False
 
-    async def _claim(self, ids: Sequence[DeliveryId]) -> None:
-        """Claim a batch. One delivery that breaks it must not keep others from being sent."""
+    async def _claim(self, ids: Sequence[DeliveryId], *, queued: bool) -> bool:
+        """Claim a batch; False when all of it is as it was, and to be looked at again. One delivery that breaks it must
+        not keep others from being sent."""
         if not ids:
-            return
+            return False
         try:
-            async with self._database.transaction(durable=False) as tx:
-                claimed = await self._claimer.claim(tx, ids, self._busy(), queued=True)
+            with self._claimer.batch() as claimed:
+                async with self._database.transaction(durable=False) as tx:
+                    await self._claimer.claim(tx, claimed, ids, self._busy(), queued=queued)
         except Unavailable:
             raise
         except Exception:
             if len(ids) > 1:
-                await self._claim(ids[: len(ids) // 2])
-                await self._claim(ids[len(ids) // 2 :])
-                return
+                halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
+                return any([await self._claim(half, queued=queued) for half in halves])
             log.exception("delivery.not_claimed", delivery_id=str(ids[0]))
-            now = self._clock.now()
-            await self._queue.retry([(str(ids[0]), now + UNCLAIMABLE_MS)], now=now)
-            return
+            await self._put_off(ids[0], queued=queued)
+            return True
         reach("dispatcher.claimed")
         self._begin(claimed)
-        await self._queue.ack(claimed.forget)
-        await self._queue.retry(claimed.later, now=claimed.now)
+        if queued:
+            await self._queue.ack(claimed.forget)
+            await self._queue.retry(claimed.later, now=claimed.now)
+        return bool(claimed.sends or claimed.forget)
+
+    async def _put_off(self, id_: DeliveryId, *, queued: bool) -> None:
+        if queued:
+            now = self._clock.now()
+            await self._queue.retry([(str(id_), now + UNCLAIMABLE_SECONDS * 1000)], now=now)
+            return
+        async with self._database.transaction(durable=False) as tx:
+            await claims.put_off(tx, id_, UNCLAIMABLE_SECONDS)
 
     def _begin(self, claimed: Claimed) -> None:
         if claimed.now:
             self._clock.set(claimed.now)
         self._count_refused(claimed)
         for send in claimed.sends:
-            self._sending[send.id] = asyncio.create_task(self._send(send))
+            task = self._sending[send.id] = asyncio.create_task(self._send(send))
+            task.add_done_callback(partial(self._ended, send))
 
     async def _send(self, send: Send) -> None:
         started = time.monotonic()
-        try:
-            result = await self._exchange(send)
-            ended = time.monotonic()
-            if send.target is not None:
-                failure = result.kind if isinstance(result, DeliveryFailed) else None
-                self._destinations.leave(send.target, ended - started, failure)
-            reach("dispatcher.sent")
-            self._recorder.add(Outcome(send, result, started, ended))
-        finally:
-            del self._sending[send.id]
+        result = await self._exchange(send)
+        ended = time.monotonic()
+        if send.target is not None:
+            failure = result.kind if isinstance(result, DeliveryFailed) else None
+            self._destinations.leave(send.target, ended - started, failure)
+        reach("dispatcher.sent")
+        self._recorder.add(Outcome(send, result, started, ended))
+
+    def _ended(self, send: Send, task: asyncio.Task[None]) -> None:
+        """Also where the task was cancelled before it began."""
+        del self._sending[send.id]
+        if task.cancelled() and send.target is not None:
+            self._destinations.unused(send.target)
 
     async def _exchange(self, send: Send) -> Sent | DeliveryFailed:
         if isinstance(send.prepared, DeliveryFailed):
@@ -250,11 +271,11 @@ class Dispatcher:
                 if await self.take():
                     await self._room(stopping)
                 else:
-                    await self.wake.wait(stopping, max(0.001, self._promote_at - time.monotonic()))
+                    await self.wake.wait(stopping, max(0.001, self._look_at - time.monotonic()))
             except RedisUnavailable:
                 continue  # the next round goes without
             except Unavailable:
-                await _unless(stopping, self._database.up())
+                await wait_for(self._database.up(), stopping)
 
     async def _room(self, stopping: asyncio.Event) -> None:
         """Wait for a quarter of the slots, so that claims stay batches; but not for long, since some may hang."""
@@ -271,21 +292,30 @@ class Dispatcher:
         sweep_at = tidy_at = 0.0
         while not stopping.is_set():
             started = time.monotonic()
-            try:
-                await self.tick()
-                if not self._queue.away and (started >= sweep_at or self._sweeper.hungry(self._depth)):
-                    await self.sweep()
-                    soon = TICK_SECONDS if self._sweeper.suspicious else self._config.sweep_interval
-                    sweep_at = started + soon
-                if started >= tidy_at:
-                    await self.tidy()
-                    tidy_at = started + TIDY_SECONDS
-            except RedisUnavailable:
-                pass
-            except Unavailable:
-                await _unless(stopping, self._database.up())
+            await self._look_after(self.tick, stopping)
+            if not self._queue.away and (started >= sweep_at or self._sweeper.hungry(self._depth)):
+                swept = await self._look_after(self.sweep, stopping)
+                soon = swept is None or self._sweeper.suspicious
+                sweep_at = started + (TICK_SECONDS if soon else self._config.sweep_interval)
+            if started >= tidy_at:
+                more = await self._look_after(self.tidy, stopping)
+                tidy_at = started + (TICK_SECONDS if more else TIDY_SECONDS)
             await wait_until(stopping, TICK_GAP_SECONDS)
             await self._breaker_wake.wait(stopping, TICK_SECONDS - TICK_GAP_SECONDS)
+
+    async def _look_after(self, job: Callable[[], Awaitable[T]], stopping: asyncio.Event) -> T | None:
+        """Do one job of upkeep; None where it could not be done. What PostgreSQL has against it must not end the sends
+        that are under way: the next round tries again."""
+        try:
+            return await job()
+        except RedisUnavailable:
+            pass
+        except Unavailable:
+            await wait_for(self._database.up(), stopping)
+        except asyncpg.PostgresError as error:
+            if self._seldom.due(job.__name__):
+                log.error("upkeep.failed", job=job.__name__, error=repr(error)[:500])
+        return None
 
     async def _sent(self) -> None:
         """Wait for the sends that are under way."""
@@ -334,14 +364,3 @@ def _parsed(ids: Sequence[str]) -> tuple[list[DeliveryId], list[str]]:
         else:
             strange.append(text)
     return parsed, strange
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[object, object, T]) -> None:
-    """Wait for `work`, or for `stopping`."""
-    task = asyncio.ensure_future(work)
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        task.cancel()
-        stop.cancel()

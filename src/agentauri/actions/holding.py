@@ -16,7 +16,7 @@ from agentauri.types import DeliveryId, TriggerId
 
 RELEASED_AT_ONCE = 500
 TRIGGERS_AT_ONCE = 200
-EXPIRED_AT_ONCE = 1000
+TIDIED_AT_ONCE = 1000
 HOLDS = ("depth", "breaker", "retraction", "paused")
 
 _FIRST = TriggerId("")
@@ -70,32 +70,29 @@ class Holds:
         )
         released: list[DeliveryId] = []
         for trigger_id in trigger_ids:
-            if trigger_id not in triggers:
-                await store.skip_pending(tx, trigger_id, "trigger_deleted", None)
-            elif room[trigger_id]:
-                released += await store.release(tx, trigger_id, "breaker", room[trigger_id])
+            trigger = triggers.get(trigger_id)
+            # Without a trigger that is enabled, nothing is sent: the claim says what becomes of each.
+            limit = RELEASED_AT_ONCE if trigger is None or not trigger.enabled else room[trigger_id]
+            if limit:
+                released += await store.release(tx, trigger_id, limit)
         if released:
             tx.on_commit(lambda: self._queue.push(released))
         return len(released)
 
-    async def tidy(self) -> None:
-        """The slow chores: give up what was held for too long, and resume what was paused by hand."""
+    async def tidy(self) -> bool:
+        """The slow chores: give up what was held for too long, and resume what is paused no longer. True when there is
+        more of it."""
         async with self._database.transaction() as tx:
-            expired = await claims.expire(tx, self._max_age_hours, EXPIRED_AT_ONCE)
+            expired = await claims.expire(tx, self._max_age_hours, TIDIED_AT_ONCE)
             metrics.DELIVERIES_FINISHED.labels("skipped", "none").inc(expired)
         async with self._database.transaction() as tx:
-            paused = await claims.paused_triggers(tx, TRIGGERS_AT_ONCE)
-            triggers = (await self._load_subjects(tx, (), paused)).triggers if paused else {}
-            released: list[DeliveryId] = []
-            for trigger_id in paused:
-                trigger = triggers.get(trigger_id)
-                if trigger is None:
-                    await store.skip_pending(tx, trigger_id, "trigger_deleted", None)
-                elif trigger.enabled:
-                    released += await store.release(tx, trigger_id, "paused", RELEASED_AT_ONCE)
-            if released:
-                tx.on_commit(lambda: self._queue.push(released))
+            resumed = await store.unpause(tx, TIDIED_AT_ONCE)
+            if resumed:
+                tx.on_commit(lambda: self._queue.push(resumed))
+        if TIDIED_AT_ONCE in (expired, len(resumed)):
+            return True
         await self._count()
+        return False
 
     async def _count(self) -> None:
         async with self._database.transaction(durable=False) as tx:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -35,6 +35,9 @@ SHOWN = (
 
 _AS_TEXT = frozenset({"agent_id", "feedback_index", "value_raw"})
 """Integers that a reader's double could not hold."""
+
+LONG, KEPT = 4096, 512
+"""Bytes of a field, as JSON, that are too many in a document that is too long, and characters that are kept then."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -81,8 +84,18 @@ class Message(Struct, frozen=True, kw_only=True):
         }
         return values
 
-    def document(self) -> bytes:
-        """The default body: the same bytes at every attempt, as long as event and trigger stay as they are."""
+    def document(self, most: int) -> bytes:
+        """The default body: the same bytes at every attempt, as long as event and trigger stay as they are.
+
+        Anybody may write an event as long as a block. Where the document would be longer than `most`, its long fields
+        are cut or left out, and `shortened` names them: nobody may keep their own alert from being sent.
+        """
+        document = self._document(_shown(self.event))
+        if len(document) <= most:
+            return document
+        return self._document(*_shortened(_shown(self.event)))
+
+    def _document(self, event: Mapping[str, object], shortened: Sequence[str] = ()) -> bytes:
         data: dict[str, object] = {
             "delivery_id": str(self.delivery_id),
             "correlation_id": self.correlation_id,
@@ -94,9 +107,11 @@ class Message(Struct, frozen=True, kw_only=True):
             "trigger": {"id": self.trigger.id, "name": self.trigger.name, "version": self.trigger_version},
             "organization_id": self.organization_id,
             "chain": {"id": self.chain_id, "name": self.chain.name if self.chain else None},
-            "event": _shown(self.event),
+            "event": event,
             "context": msgspec.Raw(self.context.encode()) if self.context else {},
         }
+        if shortened:
+            data["shortened"] = shortened
         return _encoder.encode(
             {"type": EVENT_TYPES[self.kind], "timestamp": _milliseconds(self.created_at), "data": data}
         )
@@ -139,16 +154,33 @@ def _shown(event: Mapping[str, object]) -> dict[str, object]:
     shown = {}
     for name in SHOWN:
         value = event.get(name)
-        if value is None:
-            continue
-        if name in _AS_TEXT:
-            value = str(value)
-        elif isinstance(value, Decimal):
-            value = plain(value)
-        elif isinstance(value, datetime):
-            value = iso(value)
-        shown[name] = value
+        if value is not None:
+            shown[name] = value if type(value) is str else _as_json(name, value)  # most of them are text
     return shown
+
+
+def _as_json(name: str, value: object) -> object:
+    if name in _AS_TEXT:
+        return str(value)
+    if isinstance(value, Decimal):
+        return plain(value)
+    if isinstance(value, datetime):
+        return iso(value)
+    return value
+
+
+def _shortened(event: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """The fields in few bytes each, and the names of those that were longer."""
+    short: dict[str, object] = {}
+    names = []
+    for name, value in event.items():
+        if len(_encoder.encode(value)) <= LONG:
+            short[name] = value
+            continue
+        names.append(name)
+        if isinstance(value, str):
+            short[name] = value[:KEPT] + "…"
+    return short, names
 
 
 def _milliseconds(moment: datetime) -> str:

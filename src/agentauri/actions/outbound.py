@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
+from aiohttp.connector import Connection
 from msgspec import Struct
 from yarl import URL
 
@@ -24,12 +25,23 @@ IDLE_SECONDS = 4.0
 
 
 class Reply(Struct, frozen=True):
-    """`excerpt` is at most 1,024 characters that any store and any log can hold."""
+    """`excerpt` is at most 1,024 characters that any store and any log can hold, `peer` the address that answered."""
 
     status: int
     headers: Mapping[str, str]
     excerpt: str
     peer: str | None
+
+
+class _Response(ClientResponse):
+    """Remembers who answered: a short answer has given its connection back before it is looked at."""
+
+    peer: str | None = None
+
+    async def start(self, connection: Connection) -> ClientResponse:
+        if connection.transport is not None and (address := connection.transport.get_extra_info("peername")):
+            self.peer = str(address[0])
+        return await super().start(connection)
 
 
 class Outbound:
@@ -52,6 +64,7 @@ class Outbound:
         )
         session = ClientSession(
             connector=connector,
+            response_class=_Response,
             cookie_jar=DummyCookieJar(),
             auto_decompress=False,  # a small body may expand to gigabytes
             trust_env=False,
@@ -79,14 +92,13 @@ class Outbound:
         """
         try:
             async with asyncio.timeout(timeout):
-                addresses = await self.guard.addresses(url.raw_host or "", organization_id)
+                await self.guard.addresses(url.raw_host or "", organization_id)
                 async with self._session.request(
                     method, url, headers=headers, data=body, allow_redirects=False
                 ) as response:
                     raw = await _read(response)
-                    return Reply(
-                        response.status, response.headers, _excerpt(raw, response), addresses[0] if addresses else None
-                    )
+                    peer = response.peer if isinstance(response, _Response) else None
+                    return Reply(response.status, response.headers, _excerpt(raw, response), peer)
         except TimeoutError as error:
             raise Retryable("timeout", f"no complete answer within {timeout:g} s") from error
         except EgressRefused as error:

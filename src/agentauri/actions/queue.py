@@ -17,7 +17,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from agentauri import metrics
 from agentauri.actions import scripts
@@ -32,6 +32,12 @@ T = TypeVar("T")
 
 LEASE_MS = 90_000
 """No claim lasts longer: an action's timeout is at most 60 s, and a claim that plus 30 s."""
+
+LEASE_MOST = 2000
+"""More at once are too many results for one call in Lua."""
+
+ANY_BYTES = "latin-1"
+"""Anybody can push anything to a list. In this encoding it comes back as it was, so that it can be forgotten."""
 
 WINDOW = 1000
 PROMOTE_LIMIT = 1000
@@ -135,14 +141,15 @@ class Queue:
         return None if due < 0 else due
 
     async def lease(self, count: int, *, now: int) -> Leased:
-        """Take up to `count` ids for 90 s: fairly over organizations, oldest first within one."""
+        """Take up to `count` ids for 90 s, or fewer: fairly over organizations, oldest first within one."""
+        count = min(count, LEASE_MOST)
         depth, *ids = cast("list[bytes]", await self._call(scripts.LEASE, count, now + LEASE_MS, WINDOW))
-        return Leased([id_.decode("utf-8", "replace") for id_ in ids], int(depth))
+        return Leased([id_.decode(ANY_BYTES) for id_ in ids], int(depth))
 
     async def ack(self, ids: Sequence[str]) -> None:
         """Forget ids that need nothing more, for now or for ever."""
         if ids:
-            await self._call(scripts.ACK, *ids)
+            await self._call(scripts.ACK, *(id_.encode(ANY_BYTES) for id_ in ids))
 
     async def retry(self, due: Sequence[Due], *, now: int) -> None:
         """Give leased ids back, to be ready at their time; at the head of the list where that is now."""
@@ -177,7 +184,7 @@ class Queue:
         while self.away and not stopping.is_set():
             await wait_until(stopping, PROBE_LAST, self._there)
 
-    async def _call(self, script: str, *arguments: str | int) -> Any:
+    async def _call(self, script: str, *arguments: str | bytes | int) -> Any:
         async def run() -> Any:
             digest = self._hashes.get(script)
             if digest is not None:
@@ -199,11 +206,12 @@ class Queue:
             metrics.REDIS_COMMAND.observe(time.perf_counter() - started)
 
     def _noticed(self, error: Exception) -> None:
+        refused = isinstance(error, ResponseError)
         if self._seldom.due("redis"):
             log.error(
                 "redis.unavailable",
                 code="REDIS_UNAVAILABLE",
-                message=f"Failed to connect to Redis: {describe(error)}",
+                message=f"{'Redis refuses' if refused else 'Failed to connect to Redis'}: {describe(error)}",
             )
         self._there.clear()
         if self._probe is None or self._probe.done():

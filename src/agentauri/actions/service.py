@@ -61,9 +61,11 @@ class DeliveryService:
 
     async def existing(self, tx: Transaction, events: Collection[SettledEvent]) -> dict[EventSeq, set[Pair]]:
         """Which (trigger, action) have a delivery for the event's present epoch, whatever the trigger's version."""
+        facts = {event.seq: event for event in events}
         found: dict[EventSeq, set[Pair]] = {}
         for row in await store.matches_of(tx, events):
-            found.setdefault(row["event_seq"], set()).add((row["trigger_id"], row["action_id"]))
+            if store.is_present(row, facts[row["event_seq"]]):
+                found.setdefault(row["event_seq"], set()).add((row["trigger_id"], row["action_id"]))
         return found
 
     async def resume(self, tx: Transaction, reinstated: Mapping[EventSeq, Collection[Pair]]) -> int:
@@ -81,7 +83,8 @@ class DeliveryService:
         keep: Mapping[EventSeq, Collection[Pair]] | None = None,
     ) -> set[EventSeq]:
         """Take it as real that the matches of these events, but for those to keep, are void: what waits is skipped, and
-        what was delivered for a trigger in `notify` is followed by a retraction.
+        what was delivered for a trigger in `notify` is followed by a retraction. An earlier epoch is history, but what
+        waits of it, since it was delivered again, is skipped as well.
 
         An event with a delivery that is being sent just now is not among the answer: settle it again after the
         outcome.
@@ -90,6 +93,8 @@ class DeliveryService:
         skipped, drafts, busy = [], [], set()
         for row in await store.matches_of(tx, events):
             event = facts[row["event_seq"]]
+            if row["hold"] != "retraction" and not store.is_present(row, event):
+                continue
             if keep is not None and (row["trigger_id"], row["action_id"]) in keep.get(event.seq, ()):
                 continue
             if row["status"] == "pending" and row["claimed"]:
@@ -106,19 +111,21 @@ class DeliveryService:
         return set(facts) - busy
 
     async def pause(self, tx: Transaction, trigger_id: TriggerId) -> int:
-        """Keep what waits from being sent while the trigger is disabled."""
-        return await store.pause(tx, trigger_id)
+        """Show of the latest that they wait while the trigger is disabled; claims keep all of them from being sent."""
+        return await store.pause(tx, await store.latest_pending(tx, trigger_id))
 
     async def unpause(self, tx: Transaction, trigger_id: TriggerId) -> int:
-        ids = await store.release(tx, trigger_id, "paused")
+        """Let the latest go on whose trigger and action are enabled again. The dispatcher resumes older ones."""
+        ids = await store.unpause(tx, store.LATEST, await store.latest_pending(tx, trigger_id))
         self._push_later(tx, ids)
         return len(ids)
 
     async def skip_pending(
         self, tx: Transaction, trigger_id: TriggerId, reason: str, action_ids: Collection[ActionId] | None = None
     ) -> int:
-        """Give up what waits, of some actions or of all. What is being sent just now is given up after its outcome."""
-        return await store.skip_pending(tx, trigger_id, reason, action_ids)
+        """Give up the latest that wait, of some actions or of all, that are gone by now. What is older, or being sent
+        just now, is given up when it is claimed."""
+        return await store.skip_waiting(tx, await store.latest_pending(tx, trigger_id), reason, action_ids)
 
     async def held(self, tx: Transaction, trigger_id: TriggerId) -> int:
         """How many deliveries wait for the trigger's breaker."""

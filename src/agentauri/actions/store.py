@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 from uuid import UUID
 
 import asyncpg
@@ -20,6 +20,9 @@ from agentauri.types import ActionId, DeliveryId, EventSeq, OrganizationId, Trig
 
 SLICE = 500
 """Rows made or written without a pause."""
+
+LATEST = 1000
+"""How many of a trigger's last deliveries are changed with it at once; the others follow when their turn comes."""
 
 COUNTED = 10_000
 """Lists are counted up to this."""
@@ -80,19 +83,19 @@ def id_of(draft: DeliveryDraft) -> DeliveryId:
 
 
 async def matches_of(tx: Transaction, events: Collection[SettledEvent]) -> list[asyncpg.Record]:
-    """Locked deliveries of these events in their present epoch, all kinds that tell of the match itself."""
-    facts = {event.seq: event for event in events}
-    records = await tx.fetch(
+    """Locked deliveries of these events that tell of a match, in any epoch, and whatever is held by a retraction."""
+    return await tx.fetch(
         """SELECT d.*, d.leased_until > clock_timestamp() AS claimed FROM deliveries d
-           WHERE event_seq = ANY($1::bigint[]) AND kind IN ('match', 'absence') ORDER BY id FOR NO KEY UPDATE""",
-        list(facts),
+           WHERE event_seq = ANY($1::bigint[]) AND (kind IN ('match', 'absence') OR hold = 'retraction')
+           ORDER BY id FOR NO KEY UPDATE""",
+        [event.seq for event in events],
     )
-    return [record for record in records if record["id"] == _expected_id(record, facts[record["event_seq"]])]
 
 
-def _expected_id(record: asyncpg.Record, event: SettledEvent) -> DeliveryId:
-    """The id that the row would have in the event's present epoch: another one belongs to an earlier life of it."""
-    return delivery_id(
+def is_present(record: asyncpg.Record, event: SettledEvent) -> bool:
+    """Whether the row tells of a match in the event's present epoch, since it has the id that it would have there.
+    Another one belongs to an earlier life of the event."""
+    return record["kind"] in ("match", "absence") and record["id"] == delivery_id(
         origin=event.created_at,
         organization_id=record["organization_id"],
         event_id=event.event_id,
@@ -140,41 +143,69 @@ async def skip(tx: Transaction, ids: Collection[DeliveryId], reason: str) -> Non
     )
 
 
-async def skip_pending(
-    tx: Transaction, trigger_id: TriggerId, reason: str, action_ids: Collection[ActionId] | None
-) -> int:
-    """All that waits, but not what is being sent just now: that is looked at again after its outcome."""
+async def latest_pending(tx: Transaction, trigger_id: TriggerId) -> list[DeliveryId]:
+    """The pending ones among the trigger's last deliveries. A caller of ours waits for no more than these."""
     records = await tx.fetch(
-        """SELECT id FROM deliveries WHERE trigger_id = $1 AND status = 'pending'
-           AND (leased_until IS NULL OR leased_until <= clock_timestamp())
-           AND ($2::bigint[] IS NULL OR action_id = ANY($2)) ORDER BY id FOR NO KEY UPDATE""",
+        """SELECT id FROM (SELECT id, status FROM deliveries WHERE trigger_id = $1 ORDER BY id DESC LIMIT $2) AS latest
+           WHERE status = 'pending'""",
         trigger_id,
+        LATEST,
+    )
+    return [record["id"] for record in records]
+
+
+async def skip_waiting(
+    tx: Transaction, ids: Collection[DeliveryId], reason: str, action_ids: Collection[ActionId] | None
+) -> int:
+    """Not what is being sent just now, nor what somebody has locked."""
+    records = await tx.fetch(
+        """SELECT id FROM deliveries WHERE id = ANY($1::uuid[]) AND status = 'pending'
+           AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+           AND ($2::bigint[] IS NULL OR action_id = ANY($2)) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED""",
+        list(ids),
         None if action_ids is None else list(action_ids),
     )
     await skip(tx, [record["id"] for record in records], reason)
     return len(records)
 
 
-async def pause(tx: Transaction, trigger_id: TriggerId) -> int:
+async def pause(tx: Transaction, ids: Collection[DeliveryId]) -> int:
     return await tx.run(
         """UPDATE deliveries SET hold = 'paused' WHERE id IN (
-               SELECT id FROM deliveries WHERE trigger_id = $1 AND status = 'pending'
-               AND (hold IS NULL OR hold = 'breaker') ORDER BY id FOR NO KEY UPDATE)""",
-        trigger_id,
+               SELECT id FROM deliveries WHERE id = ANY($1::uuid[]) AND status = 'pending'
+               AND (hold IS NULL OR hold = 'breaker') ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)""",
+        list(ids),
     )
 
 
-async def release(
-    tx: Transaction, trigger_id: TriggerId, hold: Literal["breaker", "paused"], limit: int | None = None
-) -> list[DeliveryId]:
-    """Lift a hold, oldest first. What was due stays due; what waits for a later time goes on waiting."""
+async def unpause(tx: Transaction, limit: int, among: Collection[DeliveryId] | None = None) -> list[DeliveryId]:
+    """Lift the hold of those whose trigger and action are enabled, or gone: then their claim gives them up."""
     records = await tx.fetch(
         f"""UPDATE deliveries SET hold = NULL, due_at = greatest(due_at, now()) WHERE id IN (
-               SELECT id FROM deliveries WHERE trigger_id = $1 AND hold = '{hold}' ORDER BY id LIMIT $2
-               FOR NO KEY UPDATE SKIP LOCKED) RETURNING id""",  # noqa: S608 (one of our own words, for its index)
+               SELECT d.id FROM deliveries d LEFT JOIN triggers t ON t.id = d.trigger_id
+                   LEFT JOIN trigger_actions a ON a.id = d.action_id
+               WHERE d.hold = 'paused' AND t.enabled IS DISTINCT FROM false AND a.enabled IS DISTINCT FROM false
+               {"" if among is None else "AND d.id = ANY($2::uuid[])"}
+               ORDER BY d.id LIMIT $1 FOR NO KEY UPDATE OF d SKIP LOCKED) RETURNING id""",  # noqa: S608 (our own words)
+        limit,
+        *(() if among is None else (list(among),)),
+    )
+    return _oldest_first(records)
+
+
+async def release(tx: Transaction, trigger_id: TriggerId, limit: int) -> list[DeliveryId]:
+    """Lift a breaker's hold, oldest first. What was due stays due; what waits for a later time goes on waiting."""
+    records = await tx.fetch(
+        """UPDATE deliveries SET hold = NULL, due_at = greatest(due_at, now()) WHERE id IN (
+               SELECT id FROM deliveries WHERE trigger_id = $1 AND hold = 'breaker' ORDER BY id LIMIT $2
+               FOR NO KEY UPDATE SKIP LOCKED) RETURNING id""",
         trigger_id,
         limit,
     )
+    return _oldest_first(records)
+
+
+def _oldest_first(records: Iterable[asyncpg.Record]) -> list[DeliveryId]:
     return sorted((record["id"] for record in records), key=lambda id_: id_.bytes)
 
 

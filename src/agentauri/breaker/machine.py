@@ -22,7 +22,9 @@ def free_slots(breaker: Breaker, config: BreakerConfig) -> int | None:
         case "open":
             return 0
         case "half_open":
-            return max(0, config.half_open_max_calls - breaker.half_open_admitted)
+            # Where SQL by hand has lowered the maximum, the successes so far suffice, but only the next one says so.
+            calls = max(config.half_open_max_calls, breaker.success_count + 1)
+            return max(0, calls - breaker.half_open_admitted)
 
 
 def admit(breaker: Breaker, config: BreakerConfig, wanted: int, now: datetime) -> tuple[Breaker, int]:
@@ -103,7 +105,9 @@ def closed(breaker: Breaker) -> Breaker:
 
 
 def reconfigured(breaker: Breaker, config: BreakerConfig) -> Breaker:
-    """A new timeout moves the probe of a breaker that is open now."""
+    """A new timeout moves the probe of a breaker that is open now; half open, the successes so far may now suffice."""
+    if breaker.state == "half_open" and breaker.success_count >= config.half_open_max_calls:
+        return closed(breaker)
     if breaker.state != "open" or breaker.opened_at is None:
         return breaker
     return replace(breaker, next_probe_at=breaker.opened_at + timedelta(seconds=config.recovery_timeout_seconds))

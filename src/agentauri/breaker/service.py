@@ -18,6 +18,8 @@ from agentauri.types import TriggerId
 log = get_logger(__name__)
 
 TICK_LIMIT = 500
+OWN_KEPT = 10_000
+"""Transitions of ours that are remembered until their notification is heard."""
 
 
 class _Heard(msgspec.Struct):
@@ -158,6 +160,8 @@ class BreakerService:
 
     async def forget(self, tx: Transaction, trigger_ids: Collection[TriggerId]) -> None:
         await store.delete(tx, trigger_ids)
+        for trigger_id in trigger_ids:
+            self._refusals.over(trigger_id)
 
     async def count_open(self, tx: Transaction) -> int:
         return await store.count_open(tx)
@@ -169,6 +173,8 @@ class BreakerService:
         except msgspec.MsgspecError:
             return None
         trigger_id = TriggerId(heard.trigger_id)
+        if heard.state == "closed":
+            self._refusals.over(trigger_id)
         if self._own.pop(trigger_id, None) != heard.state:
             _log_transition(Transition(trigger_id, heard.state))
         return trigger_id
@@ -188,6 +194,8 @@ class BreakerService:
         for transition in transitions:
             # Noted before the commit: the notification may be here before we know that it was committed.
             self._own[transition.trigger_id] = transition.state
+        while len(self._own) > OWN_KEPT:  # nobody listens; at worst a line is logged twice
+            del self._own[next(iter(self._own))]
         if transitions:
             tx.on_commit(lambda: self._announce(transitions))
         return transitions

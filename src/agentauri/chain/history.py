@@ -94,6 +94,12 @@ class History:
         (genesis,) = await node.headers(provider, [0])
         return genesis is not None and genesis.hash != known[0].hash
 
+    async def settled(self) -> bool:
+        """Whether nothing that was taken back might be taken for the same when it is read again: a chain that began
+        anew may well repeat itself, and that is news."""
+        async with self._database.transaction(durable=False) as tx:
+            return not await store.has_unsettled(tx, self._chain.id)
+
     async def agreed(self, provider: Provider, checkpoint: Checkpoint) -> bool:
         """Have a second provider tell the newest final block that we know, every thousand blocks.
 

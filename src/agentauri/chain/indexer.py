@@ -37,10 +37,10 @@ from agentauri.chain.watch import Watch
 from agentauri.chain.window import NEAR_HEAD
 from agentauri.chain.writer import AnotherWriter, Writer
 from agentauri.config import RpcConfig
-from agentauri.database import Database, DatabaseUnavailable, PoolExhausted
+from agentauri.database import Database, DatabaseBusy, DatabaseUnavailable, PoolExhausted
 from agentauri.events import EventService
 from agentauri.log import Seldom, get_logger
-from agentauri.supervisor import Worker, wait_until
+from agentauri.supervisor import Worker, wait_for, wait_until
 
 log = get_logger(__name__)
 
@@ -54,7 +54,7 @@ FINALITY_EVERY = 5.0  # seconds, or a block time if that is longer
 HEAD_LASTS = 5.0  # seconds for which a head far away need not be asked for again
 REPORT_EVERY = 10.0  # seconds between two writes of the providers' records
 LIVE_BLOCKS, LIVE_SECONDS = 100, 300
-CONTENTION = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
+CONTENTION = (DatabaseBusy, asyncpg.QueryCanceledError)
 
 
 class Indexer:
@@ -85,6 +85,7 @@ class Indexer:
         self._by_tags = chain.finality == "tags"
         self._far_head: tuple[float, Heads] | None = None
         self._ahead: tuple[str, Anchor, asyncio.Task[Batch]] | None = None
+        self._caught_up: bool | None = None
         self._reported = float("-inf")
 
     @property
@@ -101,7 +102,7 @@ class Indexer:
                         await self._drop_ahead()
                         pause = STANDBY
                 except DatabaseUnavailable:
-                    await self._until_up(stopping)
+                    await wait_for(self._database.up(), stopping)
                     continue
                 except PoolExhausted:
                     pause = SHORTEST_POLL
@@ -148,11 +149,15 @@ class Indexer:
             DatabaseUnavailable: nothing is lost; repeat it.
         """
         checkpoint = await self._load()
+        if self._caught_up is None:
+            self._caught_up = checkpoint.status == "live"
         try:
             result = await self._attempt(checkpoint, ahead=ahead)
         except (AnotherWriter, *CONTENTION) as error:
             log.warning("chain.contended", chain_id=self.chain.id, reason=str(error))
             result = Step.CONTENDED
+        if result in (Step.CAUGHT_UP, Step.IDLE, Step.RESET):
+            self._caught_up = result is not Step.RESET
         after = await self._load()
         self._watch.at(after.block.number, after.head, after.status)
         await self._report_providers()
@@ -223,6 +228,8 @@ class Indexer:
                     await self._inspector.vet(other)
 
     async def _begin(self, provider: Provider) -> Step:
+        if not await self._history.settled():
+            return Step.UNSETTLED
         look = await node.look(provider, 0)
         start = self.chain.start_block
         if start is None:
@@ -287,7 +294,8 @@ class Indexer:
             task = asyncio.create_task(self._reader.read(provider, batch.last, heads.head))
             self._ahead = (provider.name, batch.last, task)
         await self._writer.add(checkpoint, batch, heads, *self._status(heads, batch.last))
-        self._inspector.upgraded(event for event in batch.events if event.event_type == "Upgraded")
+        if self._caught_up:  # what happened before that is history
+            self._inspector.upgraded(event for event in batch.events if event.event_type == "Upgraded")
         if self._far_head is None or self._far_head[1] is not heads:
             self._far_head = (time.monotonic(), heads)
         return Step.ADVANCED if left > 0 else Step.CAUGHT_UP
@@ -385,12 +393,12 @@ class Indexer:
     async def _refuse(self, provider: Provider, checkpoint: Checkpoint, error: SelfCheckFailed) -> Step:
         self._avoid.add(provider.name)
         unheard = [other for other in self._providers if other.name not in self._avoid]
-        goes_on = not self._providers.awake(unheard) and self._inspector.refuse(error)
-        if unheard and not goes_on:
+        if not self._providers.awake(unheard) and self._inspector.refuse(error):
+            self._avoid.clear()
             return Step.RETRY
-        self._avoid.clear()  # next time, all are asked again
-        if goes_on:
+        if unheard:
             return Step.RETRY
+        self._avoid.clear()  # next time all are asked again
         await self._writer.status("degraded" if checkpoint.begun else "starting", error.message)
         return Step.REFUSED
 
@@ -408,15 +416,6 @@ class Indexer:
             self._reported = time.monotonic()
             async with self._database.transaction(durable=False) as tx:
                 await store.save_providers(tx, self.chain.id, self._providers)
-
-    async def _until_up(self, stopping: asyncio.Event) -> None:
-        up = asyncio.ensure_future(self._database.up())
-        stop = asyncio.ensure_future(stopping.wait())
-        try:
-            await asyncio.wait({up, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            up.cancel()
-            stop.cancel()
 
 
 def _anchor(header: Header) -> Anchor:

@@ -91,12 +91,10 @@ class Inspector:
         )
 
     def upgraded(self, events: Iterable[NewEvent]) -> None:
-        """Look again after an upgrade. The first implementation of a new proxy is none, and neither is one that the
-        newest look has already seen."""
+        """Tell of upgrades and look again. The first implementation of a new proxy is none."""
         for event in events:
             known = self._contracts.get(event.registry)
-            implementation = event.args["implementation"]
-            if known is None or known.implementation == implementation:
+            if known is None:
                 continue
             self._next = 0.0
             tell = log.critical if known.implementation else log.info
@@ -106,7 +104,7 @@ class Inspector:
                 message=f"The {event.registry} registry has new code; the self-check runs again",
                 chain_id=self._chain.id,
                 registry=event.registry,
-                implementation=implementation,
+                implementation=event.args["implementation"],
                 block_number=event.block_number,
                 transaction_hash=event.transaction_hash,
             )

@@ -256,6 +256,16 @@ async def count_events_above(tx: Transaction, chain_id: ChainId, block_number: i
     )
 
 
+async def has_unsettled(tx: Transaction, chain_id: ChainId) -> bool:
+    return bool(
+        await tx.fetchval(
+            """SELECT EXISTS (SELECT FROM events WHERE chain_id = $1 AND origin = 'chain'
+                              AND retracted_at IS NOT NULL AND settled_at IS NULL)""",
+            chain_id,
+        )
+    )
+
+
 async def save_contracts(tx: Transaction, chain_id: ChainId, contracts: Sequence[Contract]) -> None:
     await tx.run_many(
         """INSERT INTO registry_contracts (chain_id, registry, address, version, implementation, identity_registry,

@@ -136,6 +136,7 @@ class Step(Enum):
     IDLE = "idle"
     RETRY = "retry"
     CONTENDED = "contended"  # somebody else holds or moved what we wanted to write
+    UNSETTLED = "unsettled"  # what it was before it began anew is not settled yet
     DOUBTFUL = "doubtful"  # it looks like a reorg, and nobody has confirmed it yet
     REORGED = "reorged"
     RESET = "reset"

@@ -97,7 +97,8 @@ class Writer:
         return count
 
     async def forget(self, checkpoint: Checkpoint) -> int:
-        """Take back everything: the chain is another one now, and starts afresh."""
+        """Take back everything: the chain is another one now. It starts afresh when all of this is settled, which
+        nothing delays while its checkpoint has not begun."""
         async with self._unhurried() as tx:
             await self._move(tx, checkpoint.block, Anchor(NO_BLOCK, "", 0))
             count = await self._events.retract_above(tx, self._chain.id, NO_BLOCK)

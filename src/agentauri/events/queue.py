@@ -27,8 +27,12 @@ SETTLE_BLOCKS = 2
 SETTLE_SECONDS = 60
 """The same for a chain that nobody indexes."""
 
+ABANDONED_HOURS = 24
+"""A chain whose indexer has not said anything for so long is not indexed any more."""
+
 SETTLED_AT_ONCE = 1000
 
+COUNTED = 1_000_000
 AUDITED_AT_ONCE = 50_000
 AUDIT_MARGIN_SECONDS = 60
 AUDIT_MARK = "audited_seq"
@@ -159,44 +163,59 @@ class EventQueue:
         return [(row["position"], row["event_seq"]) for row in parked]
 
     async def requeue_pair(
-        self, tx: Transaction, event_seq: EventSeq, chain_id: ChainId, trigger_id: TriggerId, error: str
+        self,
+        tx: Transaction,
+        event_seq: EventSeq,
+        chain_id: ChainId,
+        trigger_id: TriggerId,
+        error: str,
+        *,
+        returned: bool = False,
     ) -> None:
         """Give one event back for one trigger alone, as failed once; the event itself may be finished."""
         await tx.run(
-            """INSERT INTO event_queue (event_seq, chain_id, kind, trigger_id, attempts, due_at, last_error)
-               VALUES ($1, $2, 'assert', $3, 1, clock_timestamp() + make_interval(secs => $4), $5)""",
+            """INSERT INTO event_queue (event_seq, chain_id, kind, trigger_id, attempts, due_at, last_error, returned)
+               VALUES ($1, $2, 'assert', $3, 1, clock_timestamp() + make_interval(secs => $4), $5, $6)""",
             event_seq,
             chain_id,
             trigger_id,
             RETRY_SECONDS[0],
             error[:ERROR_CHARACTERS],
+            returned,
         )
 
     async def retry(self, tx: Transaction, *, event_id: EventId | None = None) -> int:
         """Put every parked row, or every failed one of `event_id`, back into its lane with a clean slate; how many."""
-        count = await tx.run(
-            """UPDATE event_queue SET attempts = 0, due_at = NULL, parked_at = NULL, last_error = NULL
-               WHERE due_at IS NOT NULL AND CASE
-                   WHEN $1::text IS NULL THEN parked_at IS NOT NULL
-                   ELSE event_seq = (SELECT seq FROM events WHERE id = $1) END""",
-            event_id,
-        )
+        revive = "UPDATE event_queue SET attempts = 0, due_at = NULL, parked_at = NULL, last_error = NULL WHERE"
+        if event_id is None:
+            count = await tx.run(f"{revive} parked_at IS NOT NULL")
+        else:
+            count = await tx.run(
+                f"{revive} due_at IS NOT NULL AND event_seq = (SELECT seq FROM events WHERE id = $1)", event_id
+            )
         if count:
             await tx.run("SELECT pg_notify('new_event', '')")
         return count
 
     async def unsettled(self, tx: Transaction, chain_id: ChainId) -> list[Event]:
-        """Retracted events of a chain whose absence is to be taken as real by now, a thousand at most."""
+        """Retracted events of a chain whose absence is to be taken as real by now, a thousand at most; locked.
+
+        What somebody else is writing just now is left out: it may be coming back.
+        Once its indexer has taken back everything, to read another chain under that number, that is all of its events.
+        """
         rows = await tx.fetch(
             f"""SELECT {select_list("e")} FROM events e LEFT JOIN checkpoints c USING (chain_id)
                 WHERE e.chain_id = $1 AND e.retracted_at IS NOT NULL AND e.settled_at IS NULL
-                  AND CASE WHEN c.chain_id IS NULL
-                      THEN e.retracted_at <= clock_timestamp() - make_interval(secs => $2)
-                      ELSE c.last_block_number >= e.block_number + $3 END
-                ORDER BY e.seq LIMIT $4""",  # noqa: S608 (our own column names)
+                  AND CASE WHEN c.last_block_number >= 0
+                           AND c.updated_at > clock_timestamp() - make_interval(hours => $4)
+                      THEN c.last_block_number >= e.block_number + $3
+                      ELSE (c.last_block_number < 0 AND e.origin = 'chain')
+                           OR e.retracted_at <= clock_timestamp() - make_interval(secs => $2) END
+                ORDER BY e.seq LIMIT $5 FOR NO KEY UPDATE OF e SKIP LOCKED""",  # noqa: S608 (our own column names)
             chain_id,
             SETTLE_SECONDS,
             SETTLE_BLOCKS,
+            ABANDONED_HOURS,
             SETTLED_AT_ONCE,
         )
         return [Event.from_row(row) for row in rows]
@@ -250,13 +269,16 @@ class EventQueue:
         return Audited(missed, complete=seen["events"] < AUDITED_AT_ONCE)
 
     async def depth(self, tx: Transaction) -> Depth:
-        """How much waits, for gauges and watchdogs."""
+        """How much waits, for gauges and watchdogs; counted up to a million, to bound its price."""
         row = await tx.fetchrow(
-            """SELECT (SELECT count(*) FROM event_queue WHERE parked_at IS NULL) AS waiting,
-                      (SELECT count(*) FROM event_queue WHERE parked_at IS NOT NULL) AS parked,
+            """SELECT (SELECT count(*) FROM (SELECT FROM event_queue WHERE parked_at IS NULL LIMIT $1) AS counted)
+                          AS waiting,
+                      (SELECT count(*) FROM (SELECT FROM event_queue WHERE parked_at IS NOT NULL LIMIT $1) AS counted)
+                          AS parked,
                       (SELECT extract(epoch FROM clock_timestamp() - e.created_at)::float
                        FROM event_queue q JOIN events e ON e.seq = q.event_seq
-                       WHERE q.due_at IS NULL ORDER BY q.position LIMIT 1) AS oldest"""
+                       WHERE q.due_at IS NULL ORDER BY q.position LIMIT 1) AS oldest""",
+            COUNTED,
         )
         assert row is not None
         return Depth(waiting=row["waiting"], parked=row["parked"], oldest_seconds=max(row["oldest"] or 0.0, 0.0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from typing import NamedTuple, cast
 
 import msgspec
@@ -23,7 +24,7 @@ from agentauri.triggers import store
 from agentauri.triggers.index import Index
 from agentauri.triggers.matching import Definition
 from agentauri.triggers.store import Resume, Row
-from agentauri.types import ActionId, EventId, EventSeq, OrganizationId, TriggerId
+from agentauri.types import ActionId, EventId, EventSeq, OrganizationId, TriggerId, utc_now
 
 log = get_logger(__name__)
 
@@ -87,11 +88,14 @@ class Verdict(Struct):
 
 
 class Batch:
-    """Evaluates rows against an index. `progress` is told before others get a turn, and after every chunk written."""
+    """Evaluates rows against an index. `progress` is told before others get a turn, and after every chunk written.
+    Deliveries of events that are older than `kept` may be forgotten.
+    """
 
-    def __init__(self, index: Index, progress: Progress) -> None:
+    def __init__(self, index: Index, progress: Progress, kept: timedelta) -> None:
         self._index = index
         self._progress = progress
+        self._remembered_from = utc_now() - kept
         self._started = self._breath = time.perf_counter()
         self.verdicts: list[Verdict] = []
         self.evaluated = 0
@@ -184,7 +188,8 @@ class Batch:
 
     async def _meet_again(self, tx: Transaction, deliveries: DeliveryService) -> set[int]:
         """Reconcile events that were evaluated before with the deliveries they have: what matches goes on under its
-        old id, what does not is void. The positions of rows that must come again, since a send is under way."""
+        old id, what does not is void. One whose deliveries may be forgotten gets no new ones: they would be its old
+        ones again. The positions of rows that must come again, since a send is under way."""
         again = [verdict for verdict in self.verdicts if verdict.asserts and verdict.row.again]
         if not again:
             return set()
@@ -195,7 +200,11 @@ class Batch:
             known = existing.get(verdict.row.event_seq, set())
             if verdict.row.trigger_id is None:
                 wanted[verdict.row.event_seq] = verdict.pairs()
-            verdict.drafts = [draft for draft in verdict.drafts if (draft.trigger_id, draft.action_id) not in known]
+            verdict.drafts = [
+                draft
+                for draft in verdict.drafts
+                if (draft.trigger_id, draft.action_id) not in known and not self._forgotten(verdict)
+            ]
         void = {trigger_id for seq, pairs in wanted.items() for trigger_id, _ in existing.get(seq, set()) - pairs}
         notify = await store.notifying(tx, void) if void else set()
         settled = await deliveries.settle(tx, [facts[seq] for seq in wanted], notify, keep=wanted)
@@ -206,13 +215,19 @@ class Batch:
             await store.postpone(tx, positions)
         return positions
 
+    def _forgotten(self, verdict: Verdict) -> bool:
+        event = cast(Event, verdict.event)
+        return verdict.row.returned and event.epoch == 0 and event.created_at < self._remembered_from
+
     async def _set_aside(self, tx: Transaction, queue: EventQueue, max_attempts: int) -> set[int]:
         """Give events back for the triggers that broke on them, alone; the positions of rows that stay for that."""
         stay = set()
         for raised in self.raised:
             row, error = raised.row, repr(raised.error)
             if row.trigger_id is None:
-                await queue.requeue_pair(tx, row.event_seq, row.chain_id, raised.trigger_id, error)
+                await queue.requeue_pair(
+                    tx, row.event_seq, row.chain_id, raised.trigger_id, error, returned=row.returned
+                )
             else:
                 await queue.fail(tx, [row.position], error, max_attempts)
                 stay.add(row.position)

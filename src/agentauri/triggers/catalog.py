@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-import asyncpg
 import msgspec
 
 from agentauri import metrics
 from agentauri.actions import ActionService, MatchAction
-from agentauri.database import Database, Transaction
+from agentauri.database import Database, DatabaseBusy, Transaction
 from agentauri.errors import Invalid
 from agentauri.log import get_logger
 from agentauri.triggers import store
@@ -163,7 +162,7 @@ class Catalog:
         try:
             async with self._database.transaction() as tx:
                 await store.mark_invalid(tx, verdicts)
-        except asyncpg.LockNotAvailableError:
+        except DatabaseBusy:
             return
         self._verdicts = {}
         for trigger_id, reason in verdicts.items():

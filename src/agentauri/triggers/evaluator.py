@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from functools import partial
 
 import asyncpg
@@ -17,12 +18,12 @@ from msgspec.structs import asdict
 from agentauri import metrics
 from agentauri.actions import DeliveryService
 from agentauri.config import EvaluatorConfig
-from agentauri.database import Database, Transaction
+from agentauri.database import Database, DatabaseUnavailable, Transaction
 from agentauri.errors import Unavailable
 from agentauri.events import EventQueue, Lane
 from agentauri.faults import reach
 from agentauri.log import Seldom, get_logger
-from agentauri.supervisor import Wake, wait_until
+from agentauri.supervisor import Wake, wait_for, wait_until
 from agentauri.triggers import store
 from agentauri.triggers.batch import Batch, facts_of
 from agentauri.triggers.catalog import Catalog
@@ -57,7 +58,9 @@ class Tally(Struct):
 
 
 class Evaluator:
-    """`gate` says whether events may be taken just now; `wake` is set by whoever has a hint that there are some."""
+    """`gate` says whether events may be taken just now; `wake` is set by whoever has a hint that there are some.
+    Deliveries of events that are older than `deliveries_days` may be forgotten.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Evaluator:
         catalog: Catalog,
         gate: Gate,
         config: EvaluatorConfig,
+        deliveries_days: int,
     ) -> None:
         self._database = database
         self._queue = queue
@@ -74,6 +78,7 @@ class Evaluator:
         self._catalog = catalog
         self._gate = gate
         self._config = config
+        self._kept = timedelta(days=deliveries_days)
         self._lanes = Lanes()
         self._watch = Watch(config.watchdog_idle)
         self._seldom = Seldom()
@@ -151,34 +156,38 @@ class Evaluator:
         """One transaction. The rows taken, and the position of the first that is still to be done, if there is one."""
         rows: Sequence[Row] = ()
         batch: Batch | None = None
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._config.event_timeout) as deadline, self._database.transaction() as tx:
+            async with self._database.transaction() as tx:
                 if await store.lock_lane(tx, chain_id):
                     version, rows = await take(tx)
                 if not rows or not await self._catalog.catch_up(tx, version):
                     return (), None
                 self._active(len(rows))
                 reach("evaluator.taken")
-                batch = Batch(
-                    self._catalog.index, lambda: deadline.reschedule(loop.time() + self._config.event_timeout)
-                )
-                await batch.evaluate(rows)
-                reach("evaluator.matched")
                 tx.on_commit(partial(reach, "evaluator.committed"))
-                await batch.write(tx, self._deliveries, self._queue, self._config.event_max_attempts)
+                # Neither the wait for a connection nor what follows the commit is these events' doing.
+                async with asyncio.timeout(self._config.event_timeout) as deadline:
+                    batch = Batch(self._catalog.index, partial(self._extend, deadline), self._kept)
+                    await batch.evaluate(rows)
+                    reach("evaluator.matched")
+                    await batch.write(tx, self._deliveries, self._queue, self._config.event_max_attempts)
         except Unavailable:
             raise
         except Exception as error:
-            if batch is None:
-                raise
-            await self._isolate(chain_id, rows, error)
-            return rows, rows[0].position
+            if batch is not None:
+                await self._isolate(chain_id, rows, error)
+                return rows, rows[0].position
+            if isinstance(error, asyncpg.QueryCanceledError):
+                raise DatabaseUnavailable("The database is too slow to give events out.") from error
+            raise
         finally:
             self._active(0)
         reach("evaluator.pushed")
         self._record(batch)
         return rows, batch.goes_on_at(rows)
+
+    def _extend(self, deadline: asyncio.Timeout) -> None:
+        deadline.reschedule(asyncio.get_running_loop().time() + self._config.event_timeout)
 
     async def _isolate(self, chain_id: ChainId, rows: Sequence[Row], error: Exception) -> None:
         """Repeat a failed batch in halves, so that the one to blame ends up alone and counts its failure."""
@@ -286,16 +295,8 @@ class Evaluator:
                 cause="database",
                 failures=failures,
             )
-            await self._until_up(stopping, None)
+            await wait_for(self._database.up(), stopping)
         elif self._seldom.due("outage"):
             log.error("evaluator.query_failed", code="POLLING_FALLBACK_QUERY_ERROR", error=error.message)
         await wait_until(stopping, min(FIRST_PAUSE * 2**failures, self._config.poll_interval))
-        await self._until_up(stopping, self._config.poll_interval)
-
-    async def _until_up(self, stopping: asyncio.Event, timeout: float | None) -> None:
-        waits = [asyncio.ensure_future(self._database.up()), asyncio.ensure_future(stopping.wait())]
-        try:
-            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+        await wait_for(self._database.up(), stopping, self._config.poll_interval)

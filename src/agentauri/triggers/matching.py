@@ -64,7 +64,7 @@ def eligible(definition: Definition, event: Event) -> bool:
     if event.origin != "chain":
         return True
     start = definition.start_blocks.get(event.chain_id)
-    if start is None:
+    if start is None or start < 0:
         return event.timestamp >= definition.created - UNKNOWN_CHAIN_MARGIN
     return event.block_number > start
 

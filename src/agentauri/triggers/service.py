@@ -131,10 +131,10 @@ class TriggerService:
             gone = before.difference(action.id for action in made)
             if gone:
                 await self._deliveries.skip_pending(tx, trigger_id, "action_deleted", gone)
-        if switched is True:
-            await self._deliveries.unpause(tx, trigger_id)
-        elif switched is False:
+        if switched is False:
             await self._deliveries.pause(tx, trigger_id)
+        elif switched is True or made is not None:
+            await self._deliveries.unpause(tx, trigger_id)
         return await self._detail(tx, await self._stored(tx, organization_id, trigger_id), made)
 
     async def delete(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> None:

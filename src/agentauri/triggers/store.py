@@ -30,9 +30,10 @@ _decode_resume = msgspec.json.Decoder(Resume).decode
 
 
 class Row:
-    """One queue row with its event. `again` says that the event was evaluated before."""
+    """One queue row with its event. `again` says that the event was evaluated before, `returned` that the chain had
+    taken it back in between."""
 
-    __slots__ = ("_record", "again", "chain_id", "event_seq", "kind", "position", "resume", "trigger_id")
+    __slots__ = ("_record", "again", "chain_id", "event_seq", "kind", "position", "resume", "returned", "trigger_id")
 
     def __init__(self, record: asyncpg.Record) -> None:
         self._record = record
@@ -43,7 +44,8 @@ class Row:
         self.trigger_id: TriggerId | None = record[_OWN + 4]
         resume: str | None = record[_OWN + 5]
         self.resume = None if resume is None else _decode_resume(resume)
-        self.again: bool = record[_OWN + 6]
+        self.returned: bool = record[_OWN + 6]
+        self.again: bool = self.returned or record[_OWN + 7]
 
     @property
     def event_id(self) -> str | None:
@@ -93,18 +95,18 @@ async def take_again(tx: Transaction, positions: Sequence[int]) -> Taken:
 async def _take(tx: Transaction, which: str, limit: int, *arguments: object) -> Taken:
     records = await tx.fetch(
         f"""WITH taken AS (
-                SELECT position, event_seq, chain_id, kind, trigger_id, resume FROM event_queue
+                SELECT position, event_seq, chain_id, kind, trigger_id, resume, returned FROM event_queue
                 WHERE {which} ORDER BY position LIMIT {limit:d} FOR UPDATE SKIP LOCKED
             )
             SELECT {select_list("e")}, t.position, t.event_seq, t.chain_id, t.kind, t.trigger_id, t.resume,
-                   p.event_seq IS NOT NULL, c.version
+                   t.returned, p.event_seq IS NOT NULL, c.version
             FROM taken t CROSS JOIN trigger_catalog c
             LEFT JOIN events e ON e.seq = t.event_seq
             LEFT JOIN processed_events p ON p.event_seq = t.event_seq
             ORDER BY t.position""",  # noqa: S608 (our own words; the limit stands in the text so that plans know it)
         *arguments,
     )
-    return Taken(records[0][_OWN + 7] if records else 0, [Row(record) for record in records])
+    return Taken(records[0][_OWN + 8] if records else 0, [Row(record) for record in records])
 
 
 async def remember(tx: Transaction, resumes: Mapping[int, Resume]) -> None:

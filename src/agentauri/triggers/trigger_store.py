@@ -62,8 +62,9 @@ _LISTED = f"""triggers t LEFT JOIN circuit_breaker_state b ON b.trigger_id = t.i
 
 _PAST_ENDS = """(SELECT coalesce(max(seq), 0) FROM events),
                 (SELECT coalesce(jsonb_object_agg(chain_id, greatest(head_number, last_block_number)), '{}')
-                 FROM checkpoints)"""
-"""Start of a trigger's life: after the newest event, and above the newest block known of each chain."""
+                 FROM checkpoints WHERE greatest(head_number, last_block_number) >= 0)"""
+"""Start of a trigger's life: after the newest event, and above the newest block known of each chain. A chain of which
+nothing was read yet has none."""
 
 _STATE_TABLES = ("trigger_state", "window_samples", "state_undo", "timers")
 

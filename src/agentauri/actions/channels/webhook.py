@@ -133,7 +133,7 @@ class PreparedWebhook(Struct, frozen=True, kw_only=True):
             case Template():
                 body = self.body.render(values).encode()
             case None:
-                body = None if self.method == "GET" else message.document()
+                body = None if self.method == "GET" else message.document(MAX_BODY)
         if body is not None and len(body) > MAX_BODY:
             raise Permanent("template", "the rendered body is larger than 256 KiB")
         headers = {name: value.render(values) for name, value in self.headers.items()}
