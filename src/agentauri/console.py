@@ -87,8 +87,8 @@ async def reset_chain(app: Application, chain_id: int, to_block: int | None, *, 
     async with app.database.transaction() as tx:
         plan = await app.chains.request_reset(tx, ChainId(chain_id), to_block, dry_run=dry_run)
     told = (
-        f"back from block {plan.from_block} to {plan.to_block}; {plan.events} events are read again, "
-        "keep their ids and are not delivered twice"
+        f"back from block {plan.from_block} to {plan.to_block}; {plan.events} events are read again under their ids, "
+        f"none is delivered twice, and none at all that is older than {app.config.retention.deliveries_days} days"
     )
     if dry_run:
         return f"Chain {chain_id} would go {told}."

@@ -62,7 +62,12 @@ async def test_killed_while_indexing_it_neither_loses_nor_doubles_a_log(world: W
     for number in range(1, EVENTS + 1):
         chain.mine(transaction(logs.feedback(number % 5, number * 37 % 100, tag1=("uptime", "starred")[number % 2])))
     async with ScriptedNode.serve(chain) as node:
-        settings = {"RPC_URLS_84532": node.url, "START_BLOCK_84532": "1", "RPC_MAX_RANGE": BATCH}
+        settings = {
+            "RPC_URLS_84532": node.url,
+            "START_BLOCK_84532": "1",
+            "RPC_MAX_RANGE": BATCH,
+            "RPC_REQUESTS_PER_SECOND": "1000",
+        }
         child = await world.start("indexer", AGENTAURI_CRASH_AT=point, **settings)
         assert await child.ended(SECONDS) == -signal.SIGKILL
         await facts_and_cursor_agree(world, chain)

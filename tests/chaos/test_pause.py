@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from chaos.world import SECONDS, Gate, World
-from support.processes import until
+from chaos.world import Gate, World
 
 SLOTS = 10
 
@@ -21,12 +20,12 @@ async def test_a_process_that_comes_back_after_its_claims_overwrites_nothing_new
     await world.pass_time()
 
     await world.start("dispatcher")
-    await until(world.is_done, SECONDS, "the other process to take over")
+    await world.until(world.is_done, "the other process to take over")
     newer = await world.fetch("SELECT * FROM deliveries ORDER BY id")
     assert (await outcomes(world))["abandoned"] == SLOTS
 
     sleeper.signal(signal.SIGCONT)
-    await until(lambda: told(world), SECONDS, "the late outcomes to be written down")
+    await world.until(lambda: told(world), "the late outcomes to be written down")
     assert await world.fetch("SELECT * FROM deliveries ORDER BY id") == newer
     await world.finish(repeats=SLOTS)
 

@@ -34,7 +34,7 @@ async def test_what_is_deleted_from_redis_comes_back_and_nothing_is_sent_twice(w
 
     await (world.redis.delete(key) if key else world.redis.flushall())
 
-    await until(lambda: holds_all_that_waits(world), SECONDS, "Redis to hold again all that waits")
+    await world.until(lambda: holds_all_that_waits(world), "Redis to hold again all that waits")
     assert len(world.receiver.requests) == SLOTS
     gate.open()
     await make_due(world)
@@ -108,7 +108,7 @@ async def test_deliveries_go_on_while_redis_is_away_and_after_it_is_back(
     gate.open()
     await child.logged(SECONDS, code="REDIS_UNAVAILABLE")
     await world.happen(20)
-    await until(world.is_done, SECONDS, "everything to be delivered without Redis")
+    await world.until(world.is_done, "everything to be delivered without Redis")
 
     await until(lambda: valkey.revive() == ["valkey"], SECONDS, "Valkey to be started again")
     await child.logged(SECONDS, event="redis.back")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, NamedTuple
@@ -191,9 +191,25 @@ class World:
         received = len(self.receiver.requests)
         return Left(processed, deliveries, claimed, delivered, attempts, known, ready, leased, received)
 
+    async def until(self, condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = SECONDS) -> None:
+        """Wait while there is somebody to wait for; on giving up, say how things stand."""
+
+        async def holds() -> bool:
+            running = [child for child in self.children if child.alive]
+            answer = condition()
+            held = answer if isinstance(answer, bool) else await answer
+            assert held or running, f"no process is left: {self.children[-1].log.read_text()[-2000:]}"
+            return held
+
+        try:
+            await until(holds, seconds, what)
+        except AssertionError as error:
+            error.add_note(str(await self.left()))
+            raise
+
     async def received(self, number: int) -> None:
         """Wait until the endpoint has had so many requests."""
-        await until(lambda: len(self.receiver.requests) >= number, SECONDS, f"{number} requests")
+        await self.until(lambda: len(self.receiver.requests) >= number, f"{number} requests")
 
     async def processed(self, number: int) -> None:
         """Wait until so many events have been evaluated."""
@@ -201,7 +217,7 @@ class World:
         async def enough() -> bool:
             return (await self.left()).processed >= number
 
-        await until(enough, SECONDS, f"{number} evaluated events")
+        await self.until(enough, f"{number} evaluated events")
 
     async def is_done(self) -> bool:
         """Nothing waits any more, and nothing is missing."""
@@ -215,11 +231,7 @@ class World:
 
     async def finish(self, *, repeats: int = 0, seconds: float = SECONDS) -> None:
         """Wait until all is done, stop the processes as an operator would, and compare the books."""
-        try:
-            await until(self.is_done, seconds, "everything to be processed and delivered")
-        except AssertionError as error:
-            error.add_note(str(await self.left()))
-            raise
+        await self.until(self.is_done, "everything to be processed and delivered", seconds)
         await self.stop()
         await self.check(repeats=repeats)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from agentauri.database import Database, Transaction
 from agentauri.events import Audited, EventQueue, EventService, Finished, Lane
+from agentauri.events import queue as queues
 from agentauri.types import ChainId, EventId, EventSeq, TriggerId
 from support.events import CHAIN, insert_by_hand, make_log, record
 
@@ -179,6 +182,38 @@ async def test_a_chain_that_begins_anew_settles_its_own_events_at_once_and_those
     assert tuple(event.id for event in await queue.unsettled(tx, CHAIN)) == (*own, "e")
 
 
+async def test_a_chain_whose_indexer_has_been_away_for_a_day_settles_after_a_minute(tx: Transaction) -> None:
+    await record(tx, make_log("0xt1", block=10))
+    await tx.run("UPDATE events SET retracted_at = now() - interval '61 seconds'")
+    await tx.run(
+        """INSERT INTO checkpoints (chain_id, last_block_number, last_block_hash, last_block_time, first_block,
+                                    status)
+           VALUES ($1, 9, '0x', 1, 1, 'live')""",
+        CHAIN,
+    )
+    assert await queue.unsettled(tx, CHAIN) == []
+    await tx.run("UPDATE checkpoints SET updated_at = now() - interval '25 hours'")
+    assert [event.block_number for event in await queue.unsettled(tx, CHAIN)] == [10]
+
+
+async def test_one_event_is_retried_without_reading_the_others(database: Database) -> None:
+    async with database.transaction() as tx:
+        await insert_by_hand(tx, "failed")
+        await queue.fail(tx, await positions(tx), ERROR, 5)
+        await tx.run(
+            """INSERT INTO event_queue (event_seq, chain_id, kind, attempts, due_at)
+               SELECT 1000 + n, 1, 'assert', 1, now() FROM generate_series(1, 2000) AS n"""
+        )
+    async with database.transaction() as tx:
+        assert await queue.retry(tx, event_id=EventId("failed")) == 1
+        looked_at = await tx.fetchval(
+            """SELECT sum(pg_stat_get_xact_tuples_returned(oid))::int FROM pg_class
+               WHERE oid = 'event_queue'::regclass OR oid IN (SELECT indexrelid FROM pg_index
+                                                              WHERE indrelid = 'event_queue'::regclass)"""
+        )
+        assert looked_at < 10
+
+
 async def test_the_audit_queues_what_bypassed_the_triggers(database: Database, log_lines: list[dict[str, Any]]) -> None:
     async with database.transaction() as tx:
         await insert_by_hand(tx, "queued")
@@ -211,3 +246,14 @@ async def test_depth_tells_what_waits_and_since_when(tx: Transaction) -> None:
     await insert_by_hand(tx, "new")
     depth = await queue.depth(tx)
     assert (depth.waiting, depth.parked, depth.oldest_seconds >= 3600) == (2, 0, True)
+
+
+async def test_depth_is_counted_so_far_and_no_further(tx: Transaction, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "COUNTED", 2)
+    for number in range(6):
+        await insert_by_hand(tx, f"e{number}")
+    await queue.fail(tx, (await positions(tx))[:3], ERROR, 1)
+
+    depth = await queue.depth(tx)
+
+    assert (depth.waiting, depth.parked) == (2, 2)

@@ -247,3 +247,16 @@ async def test_audit_rows_are_changed_by_nobody_and_deleted_by_retention_alone(t
                 await tx.run(statement)
     await tx.run("SET LOCAL agentauri.retention = 'on'")
     assert await tx.run("DELETE FROM audit_log") == 1
+
+
+async def test_a_large_retraction_is_not_planned_like_the_small_one_before(tx: Transaction) -> None:
+    await insert_by_hand(tx, "e0")
+    await tx.run("UPDATE events SET retracted_at = now()")
+    await tx.run(
+        """INSERT INTO events (id, chain_id, block_number, block_hash, transaction_hash, log_index, registry,
+                               event_type, timestamp)
+           SELECT 'e' || n, 1, n, '0xb', '0xt' || n, 0, 'identity', 'Registered', 1 FROM generate_series(1, 15000) n"""
+    )
+    await tx.run("SET LOCAL statement_timeout TO '10s'")
+
+    assert await tx.run("UPDATE events SET retracted_at = now() WHERE retracted_at IS NULL") == 15_000

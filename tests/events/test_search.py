@@ -176,6 +176,17 @@ async def test_a_search_that_takes_too_long_is_given_up(tx: Transaction, monkeyp
         await ids(tx, search="common")
 
 
+async def test_a_list_that_no_index_helps_to_find_is_given_up(tx: Transaction, monkeypatch: pytest.MonkeyPatch) -> None:
+    await tx.run(
+        """INSERT INTO events (id, chain_id, block_number, block_hash, transaction_hash, log_index, registry,
+                               event_type, timestamp)
+           SELECT 'e' || n, 1, 1, '0xb', '0xt', 0, 'identity', 'Registered', 1 FROM generate_series(1, 20000) n"""
+    )
+    monkeypatch.setattr(listing, "SEARCH_SECONDS", 0.001)
+    with pytest.raises(SearchTooSlow):
+        await ids(tx, from_block=2)
+
+
 async def test_a_list_by_arrival_ends_before_a_number_that_may_yet_be_filled(database: Database) -> None:
     async def seen() -> list[str]:
         async with database.transaction() as tx:

@@ -100,15 +100,13 @@ class Child:
 
     async def logged(self, seconds: float = 30.0, **fields: object) -> dict[str, object]:
         """The first line that has these fields, once it is there."""
-
-        def match() -> dict[str, object] | None:
-            return next((line for line in self.lines() if fields.items() <= line.items()), None)
-
         found: dict[str, object] | None = None
 
         def there() -> bool:
             nonlocal found
-            found = match()
+            ended = not self.alive
+            found = next((line for line in self.lines() if fields.items() <= line.items()), None)
+            assert found or not ended, f"ended with {self.exit_code}: {self.log.read_text()[-2000:]}"
             return found is not None
 
         await until(there, seconds, f"a log line with {fields} in {self.log}")

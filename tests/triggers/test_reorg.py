@@ -11,7 +11,7 @@ import pytest
 from agentauri.database import Database, Transaction
 from agentauri.events import EventQueue, NewEvent
 from agentauri.triggers import Evaluator
-from agentauri.types import EventSeq, utc_now
+from agentauri.types import ChainId, EventSeq, utc_now
 from support.events import make_log, record
 from triggers.conftest import DELIVERIES_DAYS
 from triggers.making import CHAIN, agent, field, insert_events, make_trigger, until_waiting_for_a_lock
@@ -213,13 +213,14 @@ async def test_an_event_that_is_being_settled_comes_back_in_a_new_epoch(
         await tx.run("UPDATE events SET retracted_at = now() - interval '61 seconds'")
 
     async with asyncio.TaskGroup() as tasks, database.transaction() as settling:
-        [event] = await EventQueue("test").unsettled(settling, CHAIN)
+        [event] = await EventQueue("test").unsettled(settling, ChainId(CHAIN))
         returning = tasks.create_task(read_again(database, make_log(fork="b")))
         await until_waiting_for_a_lock(settling, returning)
         await EventQueue("test").mark_settled(settling, [event.seq])
 
     async with database.transaction() as tx:
-        assert tuple(await tx.fetchrow("SELECT epoch, retracted_at, settled_at FROM events")) == (1, None, None)
+        [row] = await tx.fetch("SELECT epoch, retracted_at, settled_at FROM events")
+        assert tuple(row) == (1, None, None)
 
 
 async def read_again(database: Database, log: NewEvent) -> None:

@@ -11,10 +11,10 @@ class EventNotFound(NotFound):
 
 
 class SearchTooSlow(Unavailable):
-    """The words are too common for a search to end in time."""
+    """No index helps to find these events in time: the words are too common, or the filters leave too much to read."""
 
     def __init__(self) -> None:
-        super().__init__("The search took too long. Give rarer words, or narrow it with a filter.")
+        super().__init__("The search took too long. Narrow it with a filter, or give rarer words.")
 
 
 def bad_cursor() -> Invalid:

@@ -186,13 +186,16 @@ class EventQueue:
 
     async def retry(self, tx: Transaction, *, event_id: EventId | None = None) -> int:
         """Put every parked row, or every failed one of `event_id`, back into its lane with a clean slate; how many."""
-        revive = "UPDATE event_queue SET attempts = 0, due_at = NULL, parked_at = NULL, last_error = NULL WHERE"
-        if event_id is None:
-            count = await tx.run(f"{revive} parked_at IS NOT NULL")
-        else:
-            count = await tx.run(
-                f"{revive} due_at IS NOT NULL AND event_seq = (SELECT seq FROM events WHERE id = $1)", event_id
-            )
+        which, *arguments = (
+            ("parked_at IS NOT NULL",)
+            if event_id is None
+            else ("due_at IS NOT NULL AND event_seq = (SELECT seq FROM events WHERE id = $1)", event_id)
+        )
+        count = await tx.run(
+            f"""UPDATE event_queue SET attempts = 0, due_at = NULL, parked_at = NULL, last_error = NULL
+                WHERE {which}""",  # noqa: S608 (our own words)
+            *arguments,
+        )
         if count:
             await tx.run("SELECT pg_notify('new_event', '')")
         return count

@@ -65,7 +65,7 @@ class EventService:
 
         Raises:
             Invalid: the cursor belongs to another list.
-            SearchTooSlow: words were searched for, for too long.
+            SearchTooSlow: they were not found in time.
         """
         seqs, total, next_cursor = await listing.page_of(tx, wanted, page)
         found = await store.by_seqs(tx, seqs)
