@@ -66,6 +66,7 @@ def test_development_makes_its_secrets_once_and_keeps_them_private(tmp_path: Pat
         ("RPC_URLS_1", "wss://node"),
         ("RPC_URLS_base", "http://node"),
         ("DATABASE_URL", "mysql://db"),
+        ("DATABASE_URL", "postgresql://db/agentauri_backend?sslmode=sometimes"),
         ("REDIS_URL", "http://redis"),
         ("ENVIRONMENT", "staging"),
         ("ENCRYPTION_KEY", "short"),

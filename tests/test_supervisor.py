@@ -1,6 +1,7 @@
 """Workers start sink first, stop source first, and come back after a crash."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -125,3 +126,33 @@ async def test_a_total_that_is_used_up_ends_the_stop_and_cancel_ends_the_rest() 
 
     await running.stop()
     await asyncio.wait_for(running.cancel(), 10)
+
+
+async def test_a_worker_that_swallows_a_cancellation_is_cancelled_again() -> None:
+    async def swallowing(_: asyncio.Event) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    running = Supervisor([Worker("swallowing", swallowing, 60)], total_grace=10)
+    running.start()
+    await asyncio.sleep(0)
+
+    assert await asyncio.wait_for(running.cancel(), 10) == frozenset()
+
+
+async def test_a_worker_that_cannot_be_stopped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "CANCELLATION_SECONDS", 0.001)
+    enough = asyncio.Event()
+
+    async def stubborn(_: asyncio.Event) -> None:
+        while not enough.is_set():
+            with suppress(asyncio.CancelledError):
+                await enough.wait()
+
+    running = Supervisor([Worker("stubborn", stubborn, 60)], total_grace=10)
+    running.start()
+    await asyncio.sleep(0)
+
+    assert await running.cancel() == {"stubborn"}
+    enough.set()

@@ -15,7 +15,7 @@ def test_the_wheel_carries_what_serve_and_demo_need(tmp_path: Path) -> None:
 
     needed = {"chain/chains.toml", "py.typed", "_alembic/env.py", "demo/contracts/IdentityRegistry.json"}
     assert {f"agentauri/{name}" for name in needed} <= names
-    revisions = {path.name for path in (ROOT / "alembic" / "versions").iterdir() if path.suffix in (".py", "")}
+    revisions = {path.name for path in (ROOT / "alembic" / "versions").iterdir() if path.name != "__pycache__"}
     assert all(
         any(name.startswith(f"agentauri/_alembic/versions/{revision}") for name in names) for revision in revisions
     )

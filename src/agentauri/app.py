@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -50,7 +50,7 @@ from agentauri.janitor import Janitor
 from agentauri.log import get_logger
 from agentauri.pulse import Pulse
 from agentauri.sealing import Sealer
-from agentauri.supervisor import Supervisor, Worker
+from agentauri.supervisor import Supervisor, Worker, wait_for
 from agentauri.triggers import Catalog, Evaluator, TriggerService
 from agentauri.types import ChainId, EventSeq, TriggerId
 
@@ -197,38 +197,44 @@ class Process:
         self._owns_database = stores.embedded is not None and application.config.database is None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._prepared = asyncio.Event()
         self._supervisor: Supervisor | None = None
         self._listener: Listener | None = None
         self._upkeep = application.database.limited(1)
 
     async def run(self) -> int:
+        """Prepare, run until told to stop, drain; the exit code.
+
+        HTTP answers from the beginning, and says that we are not ready; the other workers wait for the schema.
+        """
         self._handle_signals()
-        if not await self._prepare():
-            return 0 if self._stop.is_set() else 1
         supervisor = self._supervisor = Supervisor(self._workers(), total_grace=self._app.config.shutdown_grace + 10)
         supervisor.start()
-        log.info(
-            "process.started", version=VERSION, instance=self._app.instance, roles=",".join(self._app.config.roles)
-        )
-        self._tell_where_chains_come_from()
-        await _first(self._stop, supervisor.finished)
-        log.info("process.draining", because=f"{supervisor.failed} keeps crashing" if supervisor.failed else "told to")
+        refused = False
+        if await self._prepare():
+            self._prepared.set()
+            log.info(
+                "process.started", version=VERSION, instance=self._app.instance, roles=",".join(self._app.config.roles)
+            )
+            self._tell_where_chains_come_from()
+            await _first(self._stop, supervisor.finished)
+        else:
+            refused = not self._stop.is_set()
+        because = "refused" if refused else f"{supervisor.failed} keeps crashing" if supervisor.failed else "told to"
+        log.info("process.draining", because=because)
         self._stop.set()
         await self._drain(supervisor)
         log.info("process.stopped")
-        return 1 if supervisor.failed else 0
+        return 1 if supervisor.failed or refused else 0
 
     async def _drain(self, supervisor: Supervisor) -> None:
         draining = asyncio.create_task(supervisor.stop())
-        hurry = asyncio.create_task(self._stop_now.wait())
-        try:
-            await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
-            if hurry.done():
-                draining.cancel()
-                log.warning("process.cancelled", because="told twice")
-            await supervisor.cancel()
-        finally:
-            hurry.cancel()
+        await wait_for(draining, self._stop_now)
+        if self._stop_now.is_set():
+            log.warning("process.cancelled", because="told twice")
+        if stuck := await supervisor.cancel():
+            log.critical("process.stuck", workers=",".join(sorted(stuck)))
+            os._exit(1)  # whatever they do, nothing that matters is only in memory; our servers die with us
 
     def _handle_signals(self) -> None:
         def told() -> None:
@@ -292,9 +298,18 @@ class Process:
             workers += [indexer.worker for indexer in app.indexers]
         workers.append(Worker("janitor", self._janitor().run, 5))
         workers.append(Worker("pulse", self._pulse().run, 2))
+        workers = [Worker(worker.name, self._once_prepared(worker), worker.grace) for worker in workers]
         if "http" in roles:
             workers.append(Worker("http", self._http().run, 10))
         return workers
+
+    def _once_prepared(self, worker: Worker) -> Callable[[asyncio.Event], Awaitable[None]]:
+        async def run(stopping: asyncio.Event) -> None:
+            await _first(self._prepared, stopping)
+            if not stopping.is_set():
+                await worker.run(stopping)
+
+        return run
 
     def _janitor(self) -> Janitor:
         return Janitor(self._upkeep, self._app.event_queue, self._app.config.retention)
@@ -328,11 +343,13 @@ class Process:
 
     async def components(self) -> Mapping[str, ComponentState]:
         """The state of every part of this process, by name."""
-        states: dict[str, ComponentState] = {"database": "ok", "migrations": "ok"}
+        prepared = self._prepared.is_set()
+        states: dict[str, ComponentState] = {"database": "ok", "migrations": "ok" if prepared else "failed"}
         statuses: dict[ChainId, str] = {}
         try:
             async with asyncio.timeout(2.0), self._app.database.transaction(durable=False) as tx:
-                statuses = {ChainId(s.chain_id): s.status for s in await self._app.chains.status(tx)}
+                if prepared:
+                    statuses = {ChainId(s.chain_id): s.status for s in await self._app.chains.status(tx)}
         except (Unavailable, TimeoutError):
             states["database"] = "failed"
         states["redis"] = "degraded" if self._app.queue.away else "ok"

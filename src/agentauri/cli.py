@@ -182,6 +182,8 @@ def psql(arguments: tuple[str, ...]) -> None:
         fail("psql is not installed here, and the embedded binaries have none. Install a PostgreSQL client")
     with stores(config) as found:
         environment = os.environ | postgres_environment(found.database.url.reveal())
+        # pg_dump and its like, started from within psql, are to be of the same version.
+        environment["PATH"] = f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         sys.exit(subprocess.call([program, *arguments], env=environment))  # noqa: S603 (what the caller typed)
 
 

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct, field
 
@@ -23,6 +23,7 @@ from agentauri.types import Secret
 
 T = TypeVar("T")
 
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 ROLES = ("indexer", "evaluator", "dispatcher", "http")
 RETRY_SCHEDULE = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 43200)
 CHAIN_ALIASES = {
@@ -158,7 +159,7 @@ def load(environ: Mapping[str, str] | None = None, folder: Path | None = None, o
     reader = _Reader(_merged(environ, folder or Path.cwd()))
     config = _read(reader, only)
     if reader.faults:
-        raise ConfigError(reader.faults)
+        raise ConfigError(list(dict.fromkeys(reader.faults)))
     assert config is not None
     return config
 
@@ -314,9 +315,11 @@ def database_config(url: str, pool: tuple[int, int]) -> DatabaseConfig:
 def _read_database(r: _Reader, url: str | None, pool: tuple[int, int]) -> DatabaseConfig | None:
     if url is None:
         return None
-    scheme = urlsplit(url).scheme
-    if scheme not in ("postgres", "postgresql"):
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql"):
         r.faults.append("DATABASE_URL: takes postgresql://user:password@host:port/agentauri_backend?sslmode=…")
+    if (mode := dict(parse_qsl(parts.query)).get("sslmode")) and mode not in SSL_MODES:
+        r.faults.append(f"DATABASE_URL: sslmode takes {', '.join(SSL_MODES)}")
     return database_config(url, pool)
 
 
@@ -490,7 +493,7 @@ def _kept(r: _Reader, path: Path, make: Callable[[], str]) -> str:
         return value
     except OSError as error:
         r.faults.append(
-            f"AGENTAURI_DATA_DIR: {path.parent} cannot be used ({error.strerror}); "
-            "name a folder that this user can write to, with free space"
+            f"AGENTAURI_DATA_DIR must name a folder that this user can write to, on a disk with free space "
+            f"({path.parent}: {error.strerror})"
         )
         return make()

@@ -16,6 +16,7 @@ from agentauri.actions import DeliveryFilter, DeliveryNotFound
 from agentauri.app import Application
 from agentauri.chain import ChainStatus
 from agentauri.errors import Conflict, Unavailable
+from agentauri.triggers import TriggerNotFound
 from agentauri.types import ChainId, DeliveryId, EventId, Page, TriggerId
 
 Rows = list[tuple[str, ...]]
@@ -105,6 +106,8 @@ async def reset_chain(app: Application, chain_id: int, to_block: int | None, *, 
 async def retry_events(app: Application, event_id: str | None) -> int:
     """One event, or all that are parked; how many were queued."""
     async with app.database.transaction() as tx:
+        if event_id is not None:
+            await app.events.get(tx, EventId(event_id))
         return await app.event_queue.retry(tx, event_id=EventId(event_id) if event_id else None)
 
 
@@ -142,6 +145,10 @@ async def redeliver(
         async with app.database.transaction() as tx:
             await app.deliveries.redeliver(tx, None, _delivery_id(delivery_id))
         return 1, 0
+    if trigger_id is not None:
+        async with app.database.transaction() as tx:
+            if not await app.triggers.facts(tx, [TriggerId(trigger_id)]):
+                raise TriggerNotFound
     wanted = DeliveryFilter(
         status=("dead",), trigger_id=TriggerId(trigger_id) if trigger_id else None, since=since, order="asc"
     )
@@ -186,6 +193,8 @@ async def list_breakers(app: Application, *, open_only: bool) -> Rows:
 
 async def reset_breaker(app: Application, trigger_id: str) -> None:
     async with app.database.transaction() as tx:
+        if not await app.triggers.facts(tx, [TriggerId(trigger_id)]):
+            raise TriggerNotFound
         await app.breakers.reset(tx, TriggerId(trigger_id))
 
 

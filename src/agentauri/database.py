@@ -55,6 +55,7 @@ WEATHER: tuple[type[BaseException], ...] = (
     asyncpg.InsufficientResourcesError,  # connections, memory, disk
     asyncpg.ReadOnlySQLTransactionError,  # what was the primary before a failover
     asyncpg.PostgresIOError,
+    asyncpg.InternalClientError,  # the protocol is out of step: the server spoke its last words between two statements
 )
 """What asyncpg raises when the server, the way to it, or its disk is the matter, not our statement."""
 
@@ -358,7 +359,7 @@ class _Weather:
             cause = error.orig.__cause__ or error.orig
         if isinstance(cause, BUSY):
             raise DatabaseBusy("Another transaction was in the way.") from error
-        if isinstance(cause, asyncpg.InterfaceError) and not isinstance(cause, asyncpg.InternalClientError):
+        if isinstance(cause, asyncpg.InterfaceError):
             weather = "connection" in str(cause) or "closed" in str(cause)
         else:
             weather = isinstance(cause, WEATHER)

@@ -25,6 +25,7 @@ log = get_logger(__name__)
 
 RESTART_FIRST, RESTART_LAST = 0.5, 30.0
 CRASHES_ALLOWED, CRASH_WINDOW = 5, 60.0
+CANCELLATIONS, CANCELLATION_SECONDS = 8, 0.25
 
 
 class Worker(Struct, frozen=True):
@@ -108,9 +109,9 @@ class Supervisor:
                 for _, stage in groupby(reversed(self._workers), key=lambda worker: worker.name.partition(":")[0]):
                     await asyncio.gather(*(self._drain(worker) for worker in stage))
 
-    async def cancel(self) -> None:
-        """Stop everything now."""
-        await self._cancel(list(self._tasks.values()))
+    async def cancel(self) -> frozenset[str]:
+        """Stop everything now; the names of those that will not."""
+        return await self._cancel(list(self._tasks.values()))
 
     async def _drain(self, worker: Worker) -> None:
         self._stops[worker.name].set()
@@ -121,11 +122,16 @@ class Supervisor:
             await self._cancel([task])
 
     @staticmethod
-    async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+    async def _cancel(tasks: list[asyncio.Task[None]]) -> frozenset[str]:
+        """Cancel, and again: code that we call may swallow one cancellation."""
+        for _ in range(CANCELLATIONS):
+            tasks = [task for task in tasks if not task.done()]
+            if not tasks:
+                break
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=CANCELLATION_SECONDS)
+        return frozenset(task.get_name() for task in tasks if not task.done())
 
     async def _keep_running(self, worker: Worker) -> None:
         stopping = self._stops[worker.name]

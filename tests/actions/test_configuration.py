@@ -190,7 +190,10 @@ async def test_a_known_action_keeps_its_secrets(world: World, actions: ActionSer
     keep = ActionDraft(
         id=action.id,
         action_type="webhook",
-        config={"url": f"{world.receiver.url}/new", "headers": {"x-key": MASK, "X-Third": "three"}},
+        config={
+            "url": "https://HOOKS.example.com:443/{{agent_id}}?new=1",
+            "headers": {"x-key": MASK, "X-Third": "three"},
+        },
     )
 
     (kept,) = await replaced(database, actions, trigger, keep)
@@ -237,6 +240,88 @@ async def test_a_mask_without_a_stored_value_is_refused(
         )
 
     assert faults(error) == {"actions[0].config.headers.X-Never": "has no stored value to keep"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://other.example.com/a?b=c",
+        "https://hooks.example.com.other.example/a?b=c",
+        "http://hooks.example.com/a?b=c",
+        "http://hooks.example.com:443/a?b=c",
+        "https://hooks.example.com:8443/a?b=c",
+    ],
+)
+async def test_a_kept_secret_never_follows_its_action_to_another_target(
+    world: World, actions: ActionService, database: Database, url: str
+) -> None:
+    trigger = await world.trigger()
+    (action,) = await made(database, actions, trigger, a_draft(headers={"X-Key": "one", "X-Other": "two"}))
+    moved = {"id": action.id, "action_type": "webhook"}
+
+    with pytest.raises(Invalid) as error:
+        await replaced(
+            database,
+            actions,
+            trigger,
+            ActionDraft(**moved, config={"url": url, "headers": {"X-Key": MASK, "X-Other": "three"}}),
+        )
+    (given,) = await replaced(
+        database, actions, trigger, ActionDraft(**moved, config={"url": url, "headers": {"X-Key": "four"}})
+    )
+
+    assert faults(error) == {
+        "actions[0].config.headers.X-Key": "cannot be kept, because the target changed: give the value again"
+    }
+    assert given.config["url"] == url
+
+
+async def test_a_secret_is_not_kept_where_nobody_can_tell_its_target(
+    world: World, actions: ActionService, database: Database
+) -> None:
+    trigger = await world.trigger()
+    (action,) = await made(database, actions, trigger, a_draft(headers={"X-Key": "one"}))
+    await world.sql("""UPDATE trigger_actions SET config = '{"url": 7}'""")
+
+    with pytest.raises(Invalid) as error:
+        await replaced(
+            database,
+            actions,
+            trigger,
+            ActionDraft(id=action.id, action_type="webhook", config={"url": URL, "headers": {"X-Key": MASK}}),
+        )
+
+    assert list(faults(error)) == ["actions[0].config.headers.X-Key"]
+
+
+@pytest.mark.parametrize("name", ["body", "body_template"])
+@pytest.mark.parametrize(
+    "body", ['{"a": {{score}}}', " \n\t[{{tag1}}, 1]", '{"a": "{{tag1}}",}', "{ {{tag1}} }", "[" * 5000]
+)
+async def test_text_that_begins_like_json_must_be_json(actions: ActionService, name: str, body: str) -> None:
+    with pytest.raises(Invalid) as error:
+        await actions.check([a_draft(**{name: body, "headers": {"Content-Type": "application/json"}})])
+
+    assert faults(error) == {
+        f"actions[0].config.{name}": "begins like JSON and is not JSON: put placeholders in quotes"
+        " (a string that is exactly one placeholder keeps the value's type)"
+    }
+
+
+@pytest.mark.parametrize("body", ['{"a": "{{score}}"}', ' ["{{tag1}}"]', "{{agent_id}} was rated", "rated: {{score}}"])
+async def test_json_with_quoted_placeholders_and_plain_text_are_bodies(actions: ActionService, body: str) -> None:
+    (checked,) = await actions.check([a_draft(body=body)])
+
+    assert checked.config["body"] == body
+
+
+async def test_a_trigger_has_at_most_twenty_actions(actions: ActionService) -> None:
+    assert len(await actions.check([a_draft()] * 20)) == 20
+
+    with pytest.raises(Invalid) as error:
+        await actions.check([a_draft()] * 20 + [a_draft(method="X")])
+
+    assert faults(error) == {"actions": "must be at most 20 items"}
 
 
 async def test_an_action_of_another_trigger_is_refused(

@@ -41,6 +41,29 @@ async def test_what_is_deleted_from_redis_comes_back_and_nothing_is_sent_twice(w
     await world.finish()
 
 
+async def test_what_stands_in_the_queue_again_while_it_is_being_sent_is_sent_once(world: World) -> None:
+    """As after Redis came back from an old copy of its data."""
+    gate = Gate(world.receiver)
+    await world.happen(20)
+    await world.evaluate()
+    copy = await world.redis.lrange("action_jobs", 0, -1)
+    await world.start("dispatcher", WEBHOOK_TIMEOUT_SECONDS="60")
+    await world.received(len(world.due))
+
+    await world.redis.flushall()
+    await world.redis.rpush("action_jobs", *copy)
+    await world.start("dispatcher", WEBHOOK_TIMEOUT_SECONDS="60")
+
+    await world.until(lambda: is_empty(world), "the processes to drop what is not theirs to send")
+    assert len(world.receiver.requests) == len(world.due)
+    gate.open()
+    await world.finish()
+
+
+async def is_empty(world: World) -> bool:
+    return await world.redis.exists("action_jobs", "agentauri:queue:leased") == 0
+
+
 async def put_one_off(world: World) -> None:
     """Let one delivery wait for a time to come, so that every key has something in it."""
     [(id_, due)] = await world.fetch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 
 from agentauri.demo import LocalChain
 from support.console import MakeTrigger
-from support.processes import Child, until
+from support.processes import Child, Nursery, until
 
 TRIGGER: dict[str, Any] = {
     "name": "bad",
@@ -133,6 +134,50 @@ def test_a_full_disk_is_told_with_what_to_do(small_disk: Path) -> None:
     assert "No space left on device" in done.stderr
     assert "AGENTAURI_DATA_DIR" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_without_a_database_the_process_lives_and_says_that_it_is_not_ready(serve: Callable[..., Child]) -> None:
+    child = serve(DATABASE_URL="postgresql://postgres@127.0.0.1:1/agentauri_backend?sslmode=disable")
+    base = f"http://127.0.0.1:{await child.port()}"
+
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{base}/health/live") as answer:
+            assert answer.status == 200
+        async with session.get(f"{base}/health/ready") as answer:
+            problem = await answer.json(content_type=None)
+            assert answer.status == 503
+    assert {"database", "migrations"} <= set(problem["failing"])
+    child.signal(signal.SIGTERM)
+    assert await child.ended() == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["breaker", "reset", "nope"],
+        ["events", "retry", "--id", "nope"],
+        ["deliveries", "redeliver", "--trigger", "nope"],
+        ["deliveries", "show", "nope"],
+        ["key", "revoke", "nope"],
+        ["key", "create", "--organization", "two\nlines"],
+    ],
+)
+async def test_a_command_that_names_nothing_fails_in_a_sentence(
+    nursery: Nursery, database_url: str, redis_url: str, tmp_path: Path, command: list[str]
+) -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PWD": str(tmp_path),
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "ENVIRONMENT": "development",
+        "AGENTAURI_DATA_DIR": str(tmp_path / "data"),
+    }
+    child = nursery.start(command, environment, tmp_path / "command.log")
+
+    assert await child.ended() == 1
+    assert "Traceback" not in child.log.read_text()
+    assert child.log.read_text().strip()
 
 
 async def test_a_taken_port_is_named_with_the_setting(serve: Callable[..., Child]) -> None:

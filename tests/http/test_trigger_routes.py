@@ -93,6 +93,27 @@ async def test_what_was_read_may_be_sent_back_and_changes_nothing_secret(
     assert "signing_secret" not in changed.json()["actions"][0]
 
 
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+async def test_a_stored_header_is_not_taken_along_to_another_host(
+    api: Api, key: str, made: dict[str, Any], method: str
+) -> None:
+    path = f"/api/v1/triggers/{made['id']}"
+    first = made["actions"][0]
+    moved = first | {"config": first["config"] | {"url": "http://127.0.0.2:9/hook?token=canary"}}
+    refused = await api.ask(method, path, key=key, json={"actions": [moved]})
+    assert refused.status == 422
+    assert fields(refused) == {"actions[0].config.headers.Authorization"}
+    assert (await api.ask("GET", path, key=key)).json()["actions"][0]["config"] == first["config"]
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+async def test_a_change_is_held_to_the_number_of_actions_too(
+    api: Api, key: str, made: dict[str, Any], method: str
+) -> None:
+    refused = await api.ask(method, f"/api/v1/triggers/{made['id']}", key=key, json={"actions": [WEBHOOK] * 21})
+    assert (refused.status, fields(refused)) == (422, {"actions"})
+
+
 async def test_patch_changes_what_is_given_and_clears_what_is_null(api: Api, key: str, made: dict[str, Any]) -> None:
     path = f"/api/v1/triggers/{made['id']}"
     await api.ask("PATCH", path, key=key, json={"description": "why"})
@@ -202,6 +223,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"actions": [{**WEBHOOK, "colour": "red"}]}, "actions[0].colour"),
     ({"actions": [{**WEBHOOK, "priority": 40000}]}, "actions[0].priority"),
     ({"actions": [{"action_type": "webhook", "config": {"url": "ftp://a"}}]}, "actions[0].config.url"),
+    ({"actions": [WEBHOOK] * 21}, "actions"),
 ]
 
 

@@ -15,6 +15,7 @@ from agentauri.errors import FieldError, Invalid
 from agentauri.types import Secret
 
 OPERATOR = "operator"
+MAX_NAME = 255
 
 
 class OrganizationService:
@@ -34,7 +35,13 @@ class OrganizationService:
         return found
 
     async def find_or_create(self, tx: Transaction, name: str) -> Organization:
-        """The organization with this name's slug, or this id; when missing it is made, owned by `operator`."""
+        """The organization with this name's slug, or this id; when missing it is made, owned by `operator`.
+
+        Raises:
+            Invalid: the name is no line of text, or too long.
+        """
+        if not name.isprintable() or len(name) > MAX_NAME:
+            raise Invalid.fields(FieldError("organization", f"must be one line of at most {MAX_NAME} characters"))
         await _lock(tx)
         found = await self._find(tx, name, slug := _slug(name))
         if found is not None:

@@ -48,7 +48,8 @@ async def exists(tx: Transaction, action_id: ActionId) -> bool:
 async def lock_of(tx: Transaction, trigger_id: TriggerId) -> dict[ActionId, asyncpg.Record]:
     """The trigger's actions with their secrets, kept from others until the transaction ends."""
     records = await tx.fetch(
-        """SELECT id, secrets, EXISTS (SELECT FROM signing_secrets s WHERE s.action_id = a.id) AS signs
+        """SELECT id, action_type, config::text AS config, secrets,
+                  EXISTS (SELECT FROM signing_secrets s WHERE s.action_id = a.id) AS signs
            FROM trigger_actions a WHERE trigger_id = $1 ORDER BY id FOR UPDATE""",
         trigger_id,
     )

@@ -25,6 +25,7 @@ SECRETS_PURPOSE = "trigger_actions.secrets"
 SIGNING_PURPOSE = "signing_secrets.secret"
 LOWEST, HIGHEST = -32768, 32767
 PREPARED_KEPT = 10_000
+MAX_ACTIONS = 20
 
 NO_ORGANIZATION = OrganizationId("")
 
@@ -54,6 +55,8 @@ class ActionService:
         Raises:
             Invalid: with fields like `actions[0].config.url`.
         """
+        if len(drafts) > MAX_ACTIONS:
+            raise Invalid.fields(FieldError("actions", f"must be at most {MAX_ACTIONS} items"))
         results = await asyncio.gather(
             *(self._check(position, draft, organization_id) for position, draft in enumerate(drafts)),
             return_exceptions=True,
@@ -108,7 +111,8 @@ class ActionService:
         """Make these the trigger's only actions. One with a known id stays itself and keeps its secrets.
 
         Raises:
-            Invalid: an id that is not one of this trigger's, or `***` where nothing is stored.
+            Invalid: an id that is not one of this trigger's, or `***` where nothing is stored or what is stored was
+                given for another target.
         """
         known = await store.lock_of(tx, trigger_id)
         self._refuse_strangers(known, checked)
@@ -120,11 +124,7 @@ class ActionService:
                 made += await self.create(tx, trigger_id, [action])
                 continue
             row = known[action.draft.id]
-            stored = self._stored(row["secrets"]) if None in action.secrets.values() else {}
-            if missing := _missing(action.secrets, stored):
-                raise Invalid.fields(*(fault.under(f"actions[{action.position}]") for fault in missing))
-            merged = {name: stored[name.lower()] if value is None else value for name, value in action.secrets.items()}
-            record = await store.update(tx, action.draft.id, action, self._seal(merged))
+            record = await store.update(tx, action.draft.id, action, self._seal(self._merged(action, row)))
             made.append(_action(record) if row["signs"] else await self._with_signing_secret(tx, record))
         return made
 
@@ -193,6 +193,28 @@ class ActionService:
         secret = new_secret()
         await store.insert_signing_secret(tx, action.id, self._sealer.seal(secret.encode(), SIGNING_PURPOSE))
         return replace(action, signing_secret=secret)
+
+    def _merged(self, action: CheckedAction, row: asyncpg.Record) -> dict[str, str]:
+        """The secrets as they are to be, those that are kept taken from the stored action.
+
+        They are kept for the target they were given for, and for no other: whoever may point the action elsewhere must
+        not be able to read them there.
+        """
+        keeps = None in action.secrets.values()
+        stored = self._stored(row["secrets"]) if keeps else {}
+        faults = _missing(action.secrets, stored)
+        if keeps and not faults and self._moves(action, row):
+            told = "cannot be kept, because the target changed: give the value again"
+            faults = [FieldError(f"config.{name}", told) for name, value in action.secrets.items() if value is None]
+        if faults:
+            raise Invalid.fields(*(fault.under(f"actions[{action.position}]") for fault in faults))
+        return {name: stored[name.lower()] if value is None else value for name, value in action.secrets.items()}
+
+    def _moves(self, action: CheckedAction, row: asyncpg.Record) -> bool:
+        before = self._channels.get(row["action_type"])
+        config = msgspec.json.decode(row["config"], type=Json)
+        target = None if before is None else before.target(config)
+        return target is None or target != self._channels[action.draft.action_type].target(action.config)
 
     def _refuse_strangers(self, known: Collection[ActionId], checked: Sequence[CheckedAction]) -> None:
         seen: set[ActionId] = set()

@@ -84,6 +84,9 @@ class Channel(Protocol):
             Invalid: with fields relative to the configuration.
         """
 
+    def target(self, config: Json) -> str | None:
+        """Who would receive the secrets of an action that is configured like this; None where that cannot be told."""
+
     def prepare(self, action: StoredAction) -> Prepared:
         """
         Raises:

@@ -57,6 +57,12 @@ class WebhookChannel:
             destination=read.target.host,
         )
 
+    def target(self, config: Json) -> str | None:
+        try:
+            return webhook_config.target_of(str(config.get("url", "")), self._outbound.guard).key
+        except FieldError:
+            return None
+
     def prepare(self, action: StoredAction) -> PreparedWebhook:
         config = action.config
         url = str(config.get("url", ""))

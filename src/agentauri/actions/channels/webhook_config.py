@@ -38,6 +38,8 @@ MAX_HEADERS, MAX_HEADER_LENGTH, MAX_CODES = 20, 1024, 100
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _PLACEHOLDER = re.compile(r"\{\{.*?\}\}")
 _HOST_FIRST = re.compile(r"https?://[^/?#{]+[/?#]")
+_LIKE_JSON = re.compile(r"\s*(\[|\{(?!\{))")
+"""A text may well begin with a placeholder."""
 _OURS = ("webhook-", "x-agentauri-")
 _NOT_YOURS = frozenset({
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer",
@@ -177,10 +179,21 @@ def _body(fields: Fields) -> Json:
     given = {name: value for name in ("body", "body_template") if (value := fields.take(name)) is not None}
     if len(given) > 1:
         fields.refuse("body_template", "must not be given together with body")
-    for name in given:
-        if fault := _fault(partial(compile_body, given, None)):
+    for name, source in given.items():
+        if fault := _fault(partial(compile_body, given, None)) or _broken_json(source):
             fields.refuse(name, fault)
     return given
+
+
+def _broken_json(source: object) -> str | None:
+    """Text that its receiver will read as JSON, but that we could only fill as text: a value could then add to it."""
+    source = _document(source)
+    if isinstance(source, str) and _LIKE_JSON.match(source):
+        return (
+            "begins like JSON and is not JSON: put placeholders in quotes"
+            " (a string that is exactly one placeholder keeps the value's type)"
+        )
+    return None
 
 
 def _limits(fields: Fields) -> Json:
