@@ -173,18 +173,30 @@ def show_env(connections: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> None:
     """psql on this installation's database; arguments are passed on."""
+    sys.exit(call_postgres("psql", arguments))
+
+
+@main.command("pg_dump", context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def pg_dump(arguments: tuple[str, ...]) -> None:
+    """pg_dump of this installation's database; arguments are passed on."""
+    sys.exit(call_postgres("pg_dump", arguments))
+
+
+def call_postgres(name: str, arguments: tuple[str, ...]) -> int:
+    """Run a client program of PostgreSQL on this installation's database; its exit code."""
     from agentauri.connections import postgres_environment
     from agentauri.embedded import postgres_program
 
     config = settings()
-    program = postgres_program("psql", config.postgres_bin)
+    program = postgres_program(name, config.postgres_bin)
     if program is None:
-        fail("psql is not installed here, and the embedded binaries have none. Install a PostgreSQL client")
+        fail(f"{name} is not installed here, and the embedded binaries have none. Install a PostgreSQL client")
     with stores(config) as found:
         environment = os.environ | postgres_environment(found.database.url.reveal())
-        # pg_dump and its like, started from within psql, are to be of the same version.
+        # What is started from within is to be of the same version.
         environment["PATH"] = f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        sys.exit(subprocess.call([program, *arguments], env=environment))  # noqa: S603 (what the caller typed)
+        return subprocess.call([program, *arguments], env=environment)  # noqa: S603 (what the caller typed)
 
 
 @main.command("redis-cli", context_settings=PASS_ON)

@@ -257,18 +257,14 @@ async def test_a_kept_secret_never_follows_its_action_to_another_target(
 ) -> None:
     trigger = await world.trigger()
     (action,) = await made(database, actions, trigger, a_draft(headers={"X-Key": "one", "X-Other": "two"}))
-    moved = {"id": action.id, "action_type": "webhook"}
+
+    def moved(**headers: str) -> ActionDraft:
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        return ActionDraft(id=action.id, action_type="webhook", config={"url": url, "headers": headers})
 
     with pytest.raises(Invalid) as error:
-        await replaced(
-            database,
-            actions,
-            trigger,
-            ActionDraft(**moved, config={"url": url, "headers": {"X-Key": MASK, "X-Other": "three"}}),
-        )
-    (given,) = await replaced(
-        database, actions, trigger, ActionDraft(**moved, config={"url": url, "headers": {"X-Key": "four"}})
-    )
+        await replaced(database, actions, trigger, moved(X_Key=MASK, X_Other="three"))
+    (given,) = await replaced(database, actions, trigger, moved(X_Key="four"))
 
     assert faults(error) == {
         "actions[0].config.headers.X-Key": "cannot be kept, because the target changed: give the value again"
@@ -276,12 +272,13 @@ async def test_a_kept_secret_never_follows_its_action_to_another_target(
     assert given.config["url"] == url
 
 
+@pytest.mark.parametrize("stored", ["{}", '{"url": 7}', "[]"])
 async def test_a_secret_is_not_kept_where_nobody_can_tell_its_target(
-    world: World, actions: ActionService, database: Database
+    world: World, actions: ActionService, database: Database, stored: str
 ) -> None:
     trigger = await world.trigger()
     (action,) = await made(database, actions, trigger, a_draft(headers={"X-Key": "one"}))
-    await world.sql("""UPDATE trigger_actions SET config = '{"url": 7}'""")
+    await world.sql("UPDATE trigger_actions SET config = $1::jsonb", stored)
 
     with pytest.raises(Invalid) as error:
         await replaced(
@@ -300,7 +297,7 @@ async def test_a_secret_is_not_kept_where_nobody_can_tell_its_target(
 )
 async def test_text_that_begins_like_json_must_be_json(actions: ActionService, name: str, body: str) -> None:
     with pytest.raises(Invalid) as error:
-        await actions.check([a_draft(**{name: body, "headers": {"Content-Type": "application/json"}})])
+        await actions.check([a_draft(headers={"Content-Type": "application/json"}, **{name: body})])
 
     assert faults(error) == {
         f"actions[0].config.{name}": "begins like JSON and is not JSON: put placeholders in quotes"

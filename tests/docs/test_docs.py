@@ -111,7 +111,7 @@ def test_alert_rules_use_metrics_that_exist() -> None:
 
 
 def test_the_commands_page_lists_every_command() -> None:
-    listed = set(re.findall(r"^\| `agentauri ([a-z-]+(?: [a-z]+)?)", page("cli.md"), re.MULTILINE))
+    listed = set(re.findall(r"^\| `agentauri ([a-z_-]+(?: [a-z]+)?)", page("cli.md"), re.MULTILINE))
 
     assert listed == set(commands(main))
 

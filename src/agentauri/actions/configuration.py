@@ -212,8 +212,8 @@ class ActionService:
 
     def _moves(self, action: CheckedAction, row: asyncpg.Record) -> bool:
         before = self._channels.get(row["action_type"])
-        config = msgspec.json.decode(row["config"], type=Json)
-        target = None if before is None else before.target(config)
+        config = msgspec.json.decode(row["config"])
+        target = before.target(config) if before is not None and isinstance(config, dict) else None
         return target is None or target != self._channels[action.draft.action_type].target(action.config)
 
     def _refuse_strangers(self, known: Collection[ActionId], checked: Sequence[CheckedAction]) -> None:
