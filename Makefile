@@ -9,6 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 PY := .venv/bin/python
 UV := .venv/bin/uv
 ARGS ?=
+WORKERS ?= 2
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +31,7 @@ check: .venv/.ready ## the static part: ruff, mypy, import-linter
 	@$(PY) -c 'import sys; from importlinter.cli import lint_imports_command as run; run()'
 
 tests: setup
-	@$(PY) -m pytest -m "not soak" $(ARGS)
+	@$(PY) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: setup ## full sizes: property tests, faults, benches (up to 90 minutes)
 	@$(PY) -m pytest -m soak --timeout 5400 $(ARGS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import asyncpg
+import pytest
 from aiohttp import web
 
 from chaos.world import SECONDS, Gate, World
@@ -15,11 +17,11 @@ SETTINGS = {"MAX_IN_FLIGHT_DELIVERIES": str(SLOTS), "WEBHOOK_TIMEOUT_SECONDS": "
 
 async def test_a_stop_under_load_finishes_what_is_being_sent_and_gives_back_the_rest(world: World) -> None:
     async def slowly(_: web.Request) -> web.Response:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         return web.Response()
 
     world.receiver.handle = slowly
-    await world.happen(200)
+    await world.happen(100)
     child = await world.start("indexer,evaluator,dispatcher,http", **SETTINGS)
     await world.received(SLOTS)
 
@@ -50,3 +52,22 @@ async def test_a_second_signal_ends_it_at_once_and_still_loses_nothing(world: Wo
     await world.pass_time()
     await world.start()
     await world.finish(repeats=SLOTS)
+
+
+@pytest.mark.soak
+async def test_a_process_whose_workers_cannot_be_kept_alive_ends_with_1(world: World, admin_url: str) -> None:
+    """Six crashes within a minute, and the waits between them, take a quarter of that."""
+    child = await world.start()
+    admin = await asyncpg.connect(admin_url)
+    [(name,)] = await world.fetch("SELECT current_database()")
+
+    await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+
+    assert await child.ended(SECONDS) == 1
+    assert await child.logged(event="process.draining")
+    await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    await admin.close()
+    await world.happen(5)
+    await world.start()
+    await world.finish()

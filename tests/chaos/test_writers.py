@@ -39,7 +39,7 @@ async def test_copied_rows_are_events_like_any_other(world: World) -> None:
                 "id", "chain_id", "block_number", "agent_id", "score", "tag1", "block_hash", "transaction_hash",
                 "log_index", "registry", "event_type", "timestamp",
             ),
-            [(*row, "0xb", "0xt", 0, "reputation", "NewFeedback", 1_700_000_000) for row in world.rows(300)],
+            [(*row, "0xb", "0xt", 0, "reputation", "NewFeedback", 1_700_000_000) for row in world.rows(60)],
         )  # fmt: skip
 
     await world.finish()

@@ -296,8 +296,9 @@ async def insert(tx: Transaction, rows: list[Row]) -> None:
 class Gate:
     """Lets the receiver answer nobody until it is opened."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, status: int = 200) -> None:
         self._open = asyncio.Event()
+        self._status = status
         receiver.handle = self._answer
 
     def open(self) -> None:
@@ -305,4 +306,4 @@ class Gate:
 
     async def _answer(self, _: web.Request) -> web.Response:
         await self._open.wait()
-        return web.Response()
+        return web.Response(status=self._status)
