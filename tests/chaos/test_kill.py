@@ -45,9 +45,7 @@ DISPATCH = [
     Hop("dispatcher.acked", lambda left: left.delivered == left.attempts > 0 and left.leased < SLOTS, repeats=True),
 ]
 
-
 FETCH = ["indexer.fetched:2", "indexer.verified:2", "indexer.decoded:2", "indexer.stored:2"]
-
 
 at_any_size = pytest.mark.parametrize("events", [EVENTS, pytest.param(200, marks=pytest.mark.soak)])
 
