@@ -1,5 +1,7 @@
 """One unit of work: commits whole, rolls back whole, and tells an outage from a mistake."""
 
+from collections.abc import Coroutine
+
 import asyncpg
 import pytest
 
@@ -28,6 +30,34 @@ async def test_what_follows_a_commit_runs_after_it_and_never_after_a_rollback(da
             raise ValueError("stop")
 
     assert done == ["committed"]
+
+
+async def test_a_transaction_begins_with_whatever_comes_first(database: Database) -> None:
+    async with database.transaction() as tx:
+        assert await tx.run("SELECT FROM (VALUES (1), (2)) AS two; SELECT FROM (VALUES (1)) AS one") == 1
+        assert await tx.fetchval("SELECT now()") == await tx.fetchval("SELECT now()")
+    with pytest.raises(ValueError, match="stop"):
+        async with database.transaction() as tx:
+            await tx.copy("pipeline_marks", ["name", "value"], [("copied", 1)])
+            raise ValueError("stop")
+    async with database.transaction():
+        pass
+
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM pipeline_marks WHERE name = 'copied'") == 0
+
+
+async def test_what_follows_a_commit_may_be_left_to_the_caller(database: Database) -> None:
+    done: list[str] = []
+    later: list[Coroutine[object, object, None]] = []
+    async with database.transaction(later=later.append) as tx:
+        tx.on_commit(lambda: done.append("first"))
+        tx.on_commit(lambda: done.append("second"))
+    assert done == []
+
+    await later[0]
+
+    assert done == ["first", "second"]
 
 
 async def test_a_savepoint_undoes_only_its_own_part(database: Database) -> None:

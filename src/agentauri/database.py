@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, cast
 
@@ -34,6 +34,8 @@ metadata = MetaData()
 """Every package's `tables.py` registers here. The schema itself is made by the migrations."""
 
 After = Callable[[], Awaitable[object] | None]
+Records = Iterable[Sequence[object]] | AsyncIterable[Sequence[object]]
+Later = Callable[[Coroutine[object, object, None]], object]
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # subscriptable for type checkers alone
 
 PROBE_FIRST, PROBE_LAST = 0.5, 2.0
@@ -82,34 +84,52 @@ class PoolExhausted(Unavailable):
 
 
 class Transaction:
-    """One unit of work on one connection. Committed by `Database.transaction`, never by its users."""
+    """One unit of work on one connection. Committed by `Database.transaction`, never by its users.
 
-    def __init__(self, connection: AsyncConnection, raw: Connection, weather: _Weather) -> None:
+    It begins with its first statement: in the same round trip where that is a `run` without arguments.
+    """
+
+    def __init__(self, connection: AsyncConnection, raw: Connection, weather: _Weather, opening: str) -> None:
         self._connection = connection
         self._raw = raw
         self._weather = weather
+        self._opening = opening
+        self.begun = False
         self._after: list[After] = []
+
+    async def _begin(self) -> None:
+        if not self.begun:
+            self.begun = True
+            await self._raw.execute(self._opening)
 
     async def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         """Run a Core statement."""
         with self._weather:
+            await self._begin()
             return await self._connection.execute(statement, parameters)
 
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         with self._weather:
+            await self._begin()
             return await self._raw.fetch(sql, *arguments)
 
     async def fetchrow(self, sql: str, *arguments: object) -> asyncpg.Record | None:
         with self._weather:
+            await self._begin()
             return await self._raw.fetchrow(sql, *arguments)
 
     async def fetchval(self, sql: str, *arguments: object) -> Any:
         with self._weather:
+            await self._begin()
             return await self._raw.fetchval(sql, *arguments)
 
     async def run(self, sql: str, *arguments: object) -> int:
-        """Run a statement for its effect; the number of rows it touched."""
+        """Run a statement for its effect; the number of rows it touched. Without arguments there may be several."""
         with self._weather:
+            if arguments:
+                await self._begin()
+            elif not self.begun:
+                self.begun, sql = True, f"{self._opening}; {sql}"
             status = await self._raw.execute(sql, *arguments)
         count = status.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
@@ -117,10 +137,13 @@ class Transaction:
     async def run_many(self, sql: str, arguments: Iterable[Sequence[object]]) -> None:
         """Run a statement once for each of `arguments`, in one round trip."""
         with self._weather:
+            await self._begin()
             await self._raw.executemany(sql, arguments)
 
-    async def copy(self, table: str, columns: Sequence[str], records: Iterable[Sequence[object]]) -> None:
+    async def copy(self, table: str, columns: Sequence[str], records: Records) -> None:
+        """Append rows; those of an asynchronous source as they come."""
         with self._weather:
+            await self._begin()
             await self._raw.copy_records_to_table(table, columns=list(columns), records=records)
 
     @asynccontextmanager
@@ -138,7 +161,8 @@ class Transaction:
         """Run `after` once the commit is durable. It must not matter if it never runs: a sweep backs it."""
         self._after.append(after)
 
-    async def _committed(self) -> None:
+    async def follow_up(self) -> None:
+        """What was registered with `on_commit`, in that order. For `Database.transaction`."""
         for after in self._after:
             try:
                 awaitable = after()
@@ -192,10 +216,11 @@ class Database:
         return Database(self._engine, self._config, outage=self._outage, share=asyncio.Semaphore(connections))
 
     @asynccontextmanager
-    async def transaction(self, *, durable: bool = True) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, durable: bool = True, later: Later | None = None) -> AsyncIterator[Transaction]:
         """Commit on leaving, roll back on an exception, then run what was registered with `on_commit`.
 
-        `durable=False` lets the commit return before it is on disk: for work whose loss costs nothing.
+        `durable=False` lets the commit return before it is on disk: for work whose loss costs nothing. `later` is given
+        what follows the commit, as one coroutine, instead of its being waited for here.
 
         Raises:
             DatabaseUnavailable: the connection was lost; whether a commit in flight took place is unknown.
@@ -204,17 +229,22 @@ class Database:
         async with self._turn(), self._connection() as connection:
             with self._weather:
                 raw = await _driver(connection)
-            tx = Transaction(connection, raw, self._weather)
+            opening = "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off"
+            tx = Transaction(connection, raw, self._weather, opening)
             try:
-                await tx.run("BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO off")
                 yield tx
-                started = time.perf_counter()
-                await tx.run("COMMIT")
+                if tx.begun:
+                    started = time.perf_counter()
+                    await tx.run("COMMIT")
+                    metrics.DB_COMMIT.observe(time.perf_counter() - started)
             except BaseException:
-                await _roll_back(connection, raw)
+                if tx.begun:
+                    await _roll_back(connection, raw)
                 raise
-            metrics.DB_COMMIT.observe(time.perf_counter() - started)
-        await tx._committed()
+        if later is None:
+            await tx.follow_up()
+        else:
+            later(tx.follow_up())
 
     @asynccontextmanager
     async def outside(self) -> AsyncIterator[Connection]:
