@@ -84,3 +84,19 @@ def test_a_batch_larger_than_the_rate_passes_and_is_paid_off_after() -> None:
 
     assert bucket.wait(30, 0.0) == 0.0
     assert bucket.wait(1, 0.0) == 2.1
+
+
+def test_five_steps_that_failed_rest_a_provider_whatever_else_it_answers() -> None:
+    health = Health(REST)
+    for _ in range(5):
+        assert not health.rests(0.0)
+        health.answered(0.1)
+        health.in_vain(0.0)
+
+    assert health.rests(59.0)
+    health.answered(0.1)
+    health.in_vain(60.0)
+    assert health.rests(119.0)
+    health.of_use()
+    health.in_vain(120.0)
+    assert not health.rests(120.0)

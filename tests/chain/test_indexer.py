@@ -401,3 +401,21 @@ async def test_anchors_long_final_are_thinned_out_but_for_blocks_with_logs(
     assert set(old) - with_logs <= {0, 999}
     assert set(range(final, chain.head.number + 1)) <= set(anchors)
     assert len([number for number in anchors if number < final]) >= 64
+
+
+async def test_anchors_above_the_checkpoint_are_of_no_chain_and_give_way(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    chain = busy_chain()
+    indexer = open_indexer(await serve(chain))
+    await drain(indexer)
+    chain.mine(transaction(logs.registered(1)))
+    async with database.transaction() as tx:
+        await tx.run(
+            "INSERT INTO block_anchors VALUES (84532, 61, '0xstray', NULL, 1), (84532, 99, '0xstray', NULL, 1)"
+        )
+
+    await drain(indexer)
+
+    assert await contents(database) == truth(chain)
+    assert await rows(database, "SELECT block_hash FROM block_anchors WHERE block_number > 60") == [(chain.head.hash,)]

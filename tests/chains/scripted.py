@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -152,7 +152,7 @@ class ScriptedNode:
     """One provider. Its faults are attributes, to be changed at any time.
 
     `requests` lists the methods of each HTTP request, `ranges` the blocks whose logs were answered. `on_request` is
-    called with the methods before an answer is made.
+    called with the methods before an answer is made. What `instead` returns is sent in the answer's place.
     """
 
     def __init__(self, chain: ScriptedChain) -> None:
@@ -161,6 +161,7 @@ class ScriptedNode:
         self.requests: list[list[str]] = []
         self.ranges: list[tuple[int, int]] = []
         self.on_request: Callable[[list[str]], None] | None = None
+        self.instead: Callable[[web.Request, list[str]], Awaitable[web.StreamResponse | None]] | None = None
         self.lag = 0
         self.down = False
         self.throttled = False
@@ -199,13 +200,15 @@ class ScriptedNode:
         """What this node knows of the chain."""
         return self.chain.blocks[: len(self.chain.blocks) - self.lag] if self.lag else self.chain.blocks
 
-    async def _receive(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.Request) -> web.StreamResponse:
         body = msgspec.json.decode(await request.read())
         calls = body if isinstance(body, list) else [body]
         methods = [call["method"] for call in calls]
         self.requests.append(methods)
         if self.on_request is not None:
             self.on_request(methods)
+        if self.instead is not None and (sent := await self.instead(request, methods)) is not None:
+            return sent
         if self.delay:
             await asyncio.sleep(self.delay)
         if self.down:

@@ -220,3 +220,18 @@ async def test_retracted_events_are_listed_on_request_alone(tx: Transaction) -> 
     assert (await events.search(tx, EventFilter(), Page())).data == []
     [event] = (await events.search(tx, EventFilter(include_retracted=True), Page())).data
     assert event.retracted_at is not None
+
+
+async def test_a_long_part_of_a_chain_is_compared_in_smaller_ones_that_end_with_a_block(
+    tx: Transaction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentauri.events.service.PART", 4)
+    logs = [make_log(f"0xt{block}", place, block=block) for block in range(7) for place in range(3)]
+    await record(tx, *logs[:10])
+    await events.retract_above(tx, CHAIN, 1)
+
+    assert await events.record(tx, CHAIN, logs) == Recorded(unchanged=6, reinstated=4, inserted=11)
+
+    assert [row[:2] for row in await stored(tx)] == [
+        (event_id(f"0xt{block}", place), block) for block in range(7) for place in range(3)
+    ]

@@ -16,6 +16,7 @@ from agentauri.errors import AgentAuriError
 
 WORD = 32
 _NO_BYTES = bytes(WORD)
+_NO_ADDRESS = bytes(12)  # what stands before one in its word
 _MOST = 16
 _CUTS = [struct.Struct("32s" * count) for count in range(_MOST + 1)]
 
@@ -64,8 +65,12 @@ def _signed(bits: int) -> Read:
     return read
 
 
+def _uint256(word: bytes) -> int:
+    return int.from_bytes(word)
+
+
 def _address(word: bytes) -> str:
-    if word[:12] != _NO_BYTES[:12]:
+    if not word.startswith(_NO_ADDRESS):
         raise Malformed("more than 20 bytes")
     return "0x" + word[12:].hex()
 
@@ -81,7 +86,7 @@ def _bytes32(word: bytes) -> str:
 
 
 STATIC: dict[str, Read] = {
-    "uint256": _unsigned(256),
+    "uint256": _uint256,
     "uint64": _unsigned(64),
     "uint8": _unsigned(8),
     "int256": _signed(256),

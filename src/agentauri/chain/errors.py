@@ -9,6 +9,8 @@ class RpcError(Unavailable):
     """A provider did not answer a call as it should. The message never holds a URL."""
 
     code = "rpc_error"
+    held = False
+    """It counts in the provider's record already, since the request as a whole failed."""
 
 
 class Throttled(RpcError):

@@ -21,6 +21,7 @@ class Health:
         self.successes = 0
         self.failures = 0
         self.consecutive_failures = 0
+        self._in_vain = 0
         self.resting_until = 0.0
         self.last_error: str | None = None
 
@@ -49,6 +50,17 @@ class Health:
         self._success -= WEIGHT * self._success
         if self.is_down():
             self._rest(now, self._longest_rest)
+
+    def in_vain(self, now: float) -> None:
+        """A step of the indexer failed with it. These add up until one goes well, whatever it answers in between: a
+        provider that serves headers and never logs is as good as down."""
+        self._in_vain += 1
+        if self._in_vain >= FAILURES_BEFORE_REST:
+            self._rest(now, self._longest_rest)
+
+    def of_use(self) -> None:
+        """A step went well with it."""
+        self._in_vain = 0
 
     def throttled(self, now: float, error: str, after: float | None) -> float:
         """It was asked too much. Returns how long it rests: as it says, else a second, doubling each time

@@ -17,6 +17,7 @@ import asyncpg
 from agentauri.chain import node, store
 from agentauri.chain.errors import (
     Lagging,
+    ProviderFailed,
     RangeTooLarge,
     RpcError,
     RpcUnavailable,
@@ -100,6 +101,7 @@ class Indexer:
                         pause = self.pause_after(await self.step(ahead=True))
                     else:
                         await self._drop_ahead()
+                        self._watch.standby()
                         pause = STANDBY
                 except DatabaseUnavailable:
                     await wait_for(self._database.up(), stopping)
@@ -179,6 +181,7 @@ class Indexer:
             self._hold_against(provider, error)
             return Step.RETRY
         self._avoid.clear()
+        provider.health.of_use()
         self._watch.available()
         return result
 
@@ -189,8 +192,10 @@ class Indexer:
         self._far_head = None
         if isinstance(error, Untruthful) and error.lie:
             provider.distrust(error.message)
-        elif isinstance(error, Untruthful | Lagging):
+        elif not error.held:
             provider.blame(error.message)
+        if isinstance(error, ProviderFailed):
+            provider.health.in_vain(time.monotonic())
         if self._seldom.due((provider.name, type(error))):
             log.info("rpc.refused", chain_id=self.chain.id, provider=provider.name, reason=error.message)
 

@@ -12,7 +12,7 @@ from agentauri.chain.errors import Lagging, ProviderFailed, Untruthful
 from agentauri.chain.rpc import Answer, Call, Provider
 from agentauri.chain.types import Header, Log
 
-SLICE = 200  # logs handled between two turns of the event loop
+SLICE = 50  # logs handled between two turns of the event loop; few, since the COPY of the range before is fed meanwhile
 _LARGEST = 1 << 53
 
 

@@ -80,7 +80,7 @@ class Reader:
             last=anchors[last],
             events=events,
             raw=raw,
-            anchors=[anchor for number, anchor in anchors.items() if number > base.number],
+            anchors=[anchor for number, anchor in sorted(anchors.items()) if number > base.number],
             provider=provider.name,
         )
 

@@ -124,21 +124,22 @@ class Provider:
         if (delay := self._bucket.wait(len(calls), time.monotonic())) > 0:
             await asyncio.sleep(delay)
         started = time.monotonic()
-        outcome = "error"
+        outcomes = ["error"] * len(calls)
         try:
             answers = await self._exchange(calls)
-            outcome = "ok"
+            outcomes = ["error" if answer.error else "ok" for answer in answers]
         except Throttled as error:
-            outcome = "rate_limited"
+            outcomes = ["rate_limited"] * len(calls)
             self._throttled(error)
             raise
         except (BatchTooLarge, RangeTooLarge):
             raise
         except RpcError as error:
+            error.held = True
             self.health.failed(time.monotonic(), error.message)
             raise
         finally:
-            for call in calls:
+            for call, outcome in zip(calls, outcomes, strict=True):
                 metrics.RPC_REQUESTS.labels(self._chain_id, self.name, call.method, outcome).inc()
             metrics.RPC_SECONDS.labels(self._chain_id, self.name).observe(time.monotonic() - started)
         self.health.answered(time.monotonic() - started)

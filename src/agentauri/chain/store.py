@@ -138,7 +138,17 @@ async def ask_for_reset(tx: Transaction, chain_id: ChainId, to_block: int) -> No
     await tx.run("UPDATE checkpoints SET reset_to = $2, updated_at = now() WHERE chain_id = $1", chain_id, to_block)
 
 
+async def append_anchors(tx: Transaction, chain_id: ChainId, anchors: Iterable[Anchor]) -> None:
+    """Remember blocks of which none is remembered yet."""
+    await tx.copy(
+        "block_anchors",
+        ("chain_id", "block_number", "block_hash", "parent_hash", "block_time"),
+        [(chain_id, one.number, one.hash, one.parent_hash, one.time) for one in anchors],
+    )
+
+
 async def add_anchors(tx: Transaction, chain_id: ChainId, anchors: Iterable[Anchor]) -> None:
+    """Remember blocks, whatever was remembered of their heights."""
     rows = sorted(anchors, key=lambda anchor: anchor.number)
     await tx.run(
         """INSERT INTO block_anchors (chain_id, block_number, block_hash, parent_hash, block_time)
@@ -187,16 +197,17 @@ async def prune_anchors(tx: Transaction, chain_id: ChainId, finalized: int, sinc
     if edge is None or edge <= since:
         return since
     await tx.run(
-        """DELETE FROM block_anchors AS anchor
-           WHERE chain_id = $1 AND block_number > $2 AND block_number <= $3
+        """DELETE FROM block_anchors AS anchor USING (
+               SELECT block_number FROM block_anchors
+               WHERE chain_id = $1 AND block_number > $2 AND block_number <= $3
+               EXCEPT SELECT block_number FROM events WHERE chain_id = $1 AND block_number > $2 AND block_number <= $3
+               EXCEPT SELECT block_number FROM raw_logs WHERE chain_id = $1 AND block_number > $2 AND block_number <= $3
+           ) AS bare
+           WHERE anchor.chain_id = $1 AND anchor.block_number = bare.block_number
              AND EXISTS (SELECT FROM block_anchors AS later WHERE later.chain_id = $1
                          AND later.block_number > anchor.block_number
                          AND later.block_number < (anchor.block_number / $4 + 1) * $4)
-             AND NOT EXISTS (SELECT FROM events WHERE events.chain_id = $1
-                             AND events.block_number = anchor.block_number)
-             AND NOT EXISTS (SELECT FROM raw_logs WHERE raw_logs.chain_id = $1
-                             AND raw_logs.block_number = anchor.block_number)
-             AND block_number > (SELECT min(block_number) FROM block_anchors WHERE chain_id = $1)""",
+             AND anchor.block_number > (SELECT min(block_number) FROM block_anchors WHERE chain_id = $1)""",
         chain_id,
         since,
         edge,

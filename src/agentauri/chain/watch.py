@@ -22,6 +22,7 @@ class Watch:
         self._progressed = time.monotonic()
         self._head: int | None = None
         self._indexed: int | None = None
+        metrics.CHAIN_REORGS.labels(str(chain.id))  # a counter that is not there has not risen, either
 
     def at(self, indexed: int, head: int | None, status: Status) -> None:
         """Where the chain is, after a step that went well or not."""
@@ -44,6 +45,16 @@ class Watch:
                 chain_id=self._chain.id,
                 status=status,
             )
+
+    def standby(self) -> None:
+        """Another process indexes the chain, and what we knew of it is no longer so."""
+        self._indexed = self._head = None
+        self._progressed = time.monotonic()
+        label = str(self._chain.id)
+        for gauge in (metrics.CHAIN_INDEXED, metrics.CHAIN_HEAD, metrics.CHAIN_LAG):
+            gauge.remove(label)
+        for one in STATUSES:
+            metrics.CHAIN_STATUS.remove(label, one)
 
     def reorged(self, depth: int, fork: int, events: int, provider: str) -> None:
         metrics.CHAIN_REORGS.labels(str(self._chain.id)).inc()

@@ -7,7 +7,7 @@ and nothing of its own remains.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from agentauri import metrics
@@ -15,13 +15,12 @@ from agentauri.chain import store
 from agentauri.chain.reader import Batch
 from agentauri.chain.types import NO_BLOCK, Anchor, Chain, Checkpoint, Heads, Status
 from agentauri.database import Database, Transaction
-from agentauri.events import EventService, NewEvent, Recorded
+from agentauri.events import EventService, Recorded
 from agentauri.faults import reach
 from agentauri.log import Seldom, get_logger
 
 log = get_logger(__name__)
 
-CHUNK = 500  # events handed over at once, so that preparing them does not hold up the loop
 LOOK_BACK = 10_000  # blocks; what was thinned out before the process began is not looked at again
 
 
@@ -54,21 +53,15 @@ class Writer:
             AnotherWriter: nothing was written.
         """
         started = time.monotonic()
-        recorded = Recorded()
         async with self._database.transaction() as tx:
             await self._move(tx, checkpoint.block, batch.last)
-            for chunk in _chunks(batch.events):
-                part = await self._events.record(tx, self._chain.id, chunk)
-                recorded = Recorded(
-                    inserted=recorded.inserted + part.inserted,
-                    reinstated=recorded.reinstated + part.reinstated,
-                    unchanged=recorded.unchanged + part.unchanged,
-                )
+            recorded = await self._events.record(tx, self._chain.id, batch.events)
             for event in batch.events:
                 if event.event_type == "Upgraded":
                     await store.mark_upgraded(tx, self._chain.id, event.registry, event.timestamp)
             await store.add_raw_logs(tx, self._chain.id, batch.raw)
-            await store.add_anchors(tx, self._chain.id, batch.anchors)
+            await store.drop_anchors_above(tx, self._chain.id, checkpoint.block.number)  # there are none, or stray ones
+            await store.append_anchors(tx, self._chain.id, batch.anchors)
             await self._set_heads(tx, heads)
             await store.set_status(tx, self._chain.id, status, reason)
             pruned = await self._prune(tx, checkpoint, heads)
@@ -171,14 +164,3 @@ class Writer:
             provider=batch.provider,
             stored_ms=round(seconds * 1000, 1),
         )
-
-
-def _chunks(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
-    """Parts of about `CHUNK`, none of which ends inside a block."""
-    start = 0
-    while start < len(events):
-        end = min(start + CHUNK, len(events))
-        while end < len(events) and events[end].block_number == events[end - 1].block_number:
-            end += 1
-        yield events[start:end]
-        start = end

@@ -87,12 +87,16 @@ class EventQueue:
         A repeated evaluation overwrites the counts of the one before; one for a single trigger adds to them. A
         retraction leaves the ledger alone.
         """
-        evaluated = [row for row in rows if row.kind == "assert"]
-        await self._enter(tx, [row for row in evaluated if row.trigger_id is None], adds=False)
-        await self._enter(tx, [row for row in evaluated if row.trigger_id is not None], adds=True)
-        await tx.run("DELETE FROM event_queue WHERE position = ANY($1::bigint[])", [row.position for row in rows])
+        positions = [row.position for row in rows]
+        for adds in (False, True):
+            entered = [row for row in rows if row.kind == "assert" and (row.trigger_id is not None) is adds]
+            if entered:
+                await self._enter(tx, entered, positions, adds=adds)
+                positions = []
+        if positions:
+            await tx.run("DELETE FROM event_queue WHERE position = ANY($1::bigint[])", positions)
 
-    async def _enter(self, tx: Transaction, rows: Sequence[Finished], *, adds: bool) -> None:
+    async def _enter(self, tx: Transaction, rows: Sequence[Finished], dropped: Sequence[int], *, adds: bool) -> None:
         """One statement for all, so an event that was evaluated more than once is summed up first."""
         totals: dict[EventSeq, tuple[EventId, int, int, int, int]] = {}
         for row in rows:
@@ -106,11 +110,10 @@ class EventQueue:
                 enqueued + row.actions_enqueued,
                 times + 1,
             )
-        if not totals:
-            return
         ids, durations, matches, actions, evaluations = zip(*totals.values(), strict=True)
         await tx.run(
-            """INSERT INTO processed_events AS known (event_seq, event_id, processing_duration_ms, triggers_matched,
+            """WITH dropped AS (DELETE FROM event_queue WHERE position = ANY($9::bigint[]))
+               INSERT INTO processed_events AS known (event_seq, event_id, processing_duration_ms, triggers_matched,
                                                       actions_enqueued, evaluations, processor_instance)
                SELECT *, $7 FROM unnest($1::bigint[], $2::text[], $3::int[], $4::int[], $5::int[], $6::int[])
                ON CONFLICT (event_seq) DO UPDATE SET
@@ -120,7 +123,7 @@ class EventQueue:
                    actions_enqueued = excluded.actions_enqueued + CASE WHEN $8 THEN known.actions_enqueued ELSE 0 END,
                    evaluations = known.evaluations + excluded.evaluations,
                    processor_instance = excluded.processor_instance""",
-            list(totals), ids, durations, matches, actions, evaluations, self._instance, adds,
+            list(totals), ids, durations, matches, actions, evaluations, self._instance, adds, dropped,
         )  # fmt: skip
 
     async def fail(

@@ -7,8 +7,8 @@ place only while its block stands; after a reorg it is known by its content, and
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count, groupby
 from typing import Literal
 
 from msgspec import Struct
@@ -16,6 +16,8 @@ from msgspec.structs import replace
 
 from agentauri.events.types import NewEvent
 from agentauri.types import EventId, EventSeq
+
+MOVED, REBORN, NEW = range(3)
 
 Content = tuple[str, str | None, bytes | None, bytes | None]
 
@@ -38,6 +40,20 @@ class Plan(Struct, frozen=True):
     moved: list[tuple[Stored, NewEvent]]
     reborn: list[tuple[Stored, NewEvent]]
     new: list[NewEvent]
+
+    def in_order(self) -> Iterator[Plan]:
+        """The same in parts that follow the chain, each with changes of one kind alone; what is unchanged left out."""
+        changes: list[tuple[int, Stored | None, NewEvent]] = [
+            *((MOVED, row, log) for row, log in self.moved),
+            *((REBORN, row, log) for row, log in self.reborn),
+            *((NEW, None, log) for log in self.new),
+        ]
+        changes.sort(key=lambda change: (change[2].block_number, change[2].log_index))
+        for kind, run in groupby(changes, key=lambda change: change[0]):
+            part = list(run)
+            pairs = [(row, log) for _, row, log in part if row is not None]
+            new = [log for _, row, log in part if row is None]
+            yield Plan([], pairs if kind == MOVED else [], pairs if kind == REBORN else [], new)
 
 
 def content(log: NewEvent) -> Content:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from agentauri import metrics
 from agentauri.database import Transaction
@@ -11,32 +11,38 @@ from agentauri.events.errors import EventNotFound
 from agentauri.events.types import Event, EventFilter, NewEvent, Recorded
 from agentauri.types import ChainId, EventId, EventSeq, Page, Paged
 
+PART = 500  # events compared with what is stored at once, so that this does not hold up the loop
+
 
 class EventService:
     async def record(self, tx: Transaction, chain_id: ChainId, events: Sequence[NewEvent]) -> Recorded:
-        """Store the logs of a part of a chain as its canonical ones, in the order given.
+        """Store the logs of a part of a chain, in its order, as the canonical ones.
 
         Logs that are stored already are left alone, and those that a reorg took away come back under their old ids;
         so what was fetched may be written again.
         """
         if not events:
             return Recorded()
-        blocks = [event.block_number for event in events]
-        if await store.is_fresh(tx, chain_id, min(blocks), max(blocks)) and await store.insert(tx, events):
+        fresh = await store.is_fresh(tx, chain_id, events[0].block_number, events[-1].block_number)
+        if fresh and await store.insert(tx, events):
             recorded = Recorded(inserted=len(events))
         else:
-            recorded = await self._reconcile(tx, chain_id, events)
+            recorded = Recorded()
+            for part in _parts(events):
+                recorded += await self._reconcile(tx, chain_id, part)
         tx.on_commit(lambda: metrics.EVENTS_INGESTED.labels(str(chain_id), "chain").inc(recorded.inserted))
         return recorded
 
     async def _reconcile(self, tx: Transaction, chain_id: ChainId, events: Sequence[NewEvent]) -> Recorded:
         plan = reappear.plan(events, await store.related(tx, chain_id, events))
-        if plan.moved:
-            await store.move(tx, [(row.seq, log) for row, log in plan.moved])
-        if plan.reborn:
-            await store.revive(tx, [(row.seq, log) for row, log in plan.reborn])
-        if plan.new:
-            await store.insert(tx, plan.new)
+        # Written in the chain's order, since events are queued as they are written, and evaluated as they are queued.
+        for run in plan.in_order():
+            if run.moved:
+                await store.move(tx, [(row.seq, log) for row, log in run.moved])
+            if run.reborn:
+                await store.revive(tx, [(row.seq, log) for row, log in run.reborn])
+            if run.new:
+                await store.insert(tx, run.new)
         return Recorded(
             inserted=len(plan.new), reinstated=len(plan.moved) + len(plan.reborn), unchanged=len(plan.unchanged)
         )
@@ -76,3 +82,14 @@ class EventService:
             next_cursor=next_cursor,
             total_is_exact=total <= listing.COUNTED,
         )
+
+
+def _parts(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
+    """Parts of about `PART`, none of which ends inside a block: its logs are told from each other by their places."""
+    start = 0
+    while start < len(events):
+        end = min(start + PART, len(events))
+        while end < len(events) and events[end].block_number == events[end - 1].block_number:
+            end += 1
+        yield events[start:end]
+        start = end

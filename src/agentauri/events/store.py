@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import asyncpg
 import msgspec
@@ -12,6 +13,8 @@ from agentauri.database import Transaction
 from agentauri.events.reappear import Stored
 from agentauri.events.types import Event, NewEvent, select_list
 from agentauri.types import ChainId, EventId, EventSeq
+
+SLICE = 200  # rows prepared between two turns of the event loop
 
 _WRITTEN = NewEvent.__struct_fields__
 _ARGS = _WRITTEN.index("args")
@@ -39,7 +42,7 @@ async def insert(tx: Transaction, events: Sequence[NewEvent]) -> bool:
     """Append rows of our indexer; False, and nothing done, when one of the ids is held already."""
     try:
         async with tx.savepoint():
-            await tx.copy("events", (*_WRITTEN, "origin"), [(*_values(event), "chain") for event in events])
+            await tx.copy("events", (*_WRITTEN, "origin"), _rows(events))
     except asyncpg.UniqueViolationError:
         return False
     return True
@@ -116,6 +119,14 @@ async def by_seqs(tx: Transaction, seqs: Collection[EventSeq]) -> dict[EventSeq,
 async def by_id(tx: Transaction, event_id: EventId) -> Event | None:
     row = await tx.fetchrow(f"SELECT {select_list('events')} FROM events WHERE id = $1", event_id)  # noqa: S608
     return None if row is None else Event.from_row(row)
+
+
+async def _rows(events: Sequence[NewEvent]) -> AsyncIterator[Sequence[object]]:
+    """What is to be copied, with a turn for others in between: the loop has more to do than this."""
+    for start in range(0, len(events), SLICE):
+        for event in events[start : start + SLICE]:
+            yield (*_values(event), "chain")
+        await asyncio.sleep(0)
 
 
 def _values(event: NewEvent) -> list[object]:

@@ -93,9 +93,9 @@ def select_list(table: str) -> str:
     return ", ".join(f'{table}."{name}"' for name in COLUMNS)
 
 
-class NewEvent(Struct, frozen=True, kw_only=True):
+class NewEvent(Struct, frozen=True, gc=False):
     """A log as the indexer writes it. `id` carries the log's index as it is now; a log that was seen before keeps the
-    id of then."""
+    id of then. Nothing in it refers to anything else, so the garbage collector need not look at thousands of them."""
 
     id: EventId
     chain_id: ChainId
@@ -142,6 +142,13 @@ class Recorded(Struct, frozen=True, kw_only=True):
     inserted: int = 0
     reinstated: int = 0
     unchanged: int = 0
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            inserted=self.inserted + other.inserted,
+            reinstated=self.reinstated + other.reinstated,
+            unchanged=self.unchanged + other.unchanged,
+        )
 
 
 class EventFilter(Struct, frozen=True, kw_only=True):
