@@ -183,6 +183,18 @@ async def test_a_late_success_ends_a_newer_claim(world: World, make_dispatcher: 
     assert (await world.row(id_))["status"] == "delivered"
 
 
+async def test_an_outcome_that_comes_after_its_claim_is_written_down_all_the_same(
+    world: World, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a standstill of the process."""
+    monkeypatch.setattr("agentauri.actions.recording.Outcome.expires", 0.0)
+    id_ = await world.delivery(await world.trigger())
+
+    await dispatcher.step()
+
+    assert (await world.row(id_))["status"] == "delivered"
+
+
 async def test_the_last_try_was_the_last_even_if_nobody_knows_its_outcome(world: World, dispatcher: Dispatcher) -> None:
     id_ = await world.delivery(await world.trigger())
     await world.sql("UPDATE deliveries SET attempts = 11, lease_owner = 'dead', leased_until = now() - interval '1 s'")

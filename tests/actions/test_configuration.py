@@ -32,7 +32,7 @@ def faults(error: pytest.ExceptionInfo[Invalid]) -> dict[str, str]:
 async def strict(outbound: Outbound) -> ActionService:
     """Where targets must be public."""
     guard = Guard(allow_insecure=False, blocked_ports=frozenset({25}), look_up=lambda _: ["8.8.8.8"])
-    return Service(Sealer((b"k" * 32,)), make_channels(Outbound(outbound._session, guard), webhook_timeout=10))
+    return Service(Sealer((b"k" * 32,)), make_channels(Outbound(outbound._wire, guard), webhook_timeout=10))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ async def test_a_channel_of_a_later_version_is_refused_by_name(actions: ActionSe
 
 async def test_a_name_that_does_not_resolve_is_accepted(outbound: Outbound) -> None:
     guard = Guard(allow_insecure=False, blocked_ports=frozenset(), look_up=lambda _: [])
-    service = Service(Sealer((b"k" * 32,)), make_channels(Outbound(outbound._session, guard), webhook_timeout=10))
+    service = Service(Sealer((b"k" * 32,)), make_channels(Outbound(outbound._wire, guard), webhook_timeout=10))
 
     (checked,) = await service.check([a_draft()])
 

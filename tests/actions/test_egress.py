@@ -157,7 +157,7 @@ async def test_a_name_server_that_hangs_takes_two_threads_of_an_organization(mon
 async def send(guard: Guard, url: str) -> DeliveryFailed | int:
     async with Outbound.open(guard) as outbound:
         try:
-            reply = await outbound.exchange("GET", URL(url), {}, None, organization_id="org", timeout=5)
+            reply = await outbound.exchange("GET", url, {}, None, organization_id="org", timeout=5)
         except DeliveryFailed as failed:
             return failed
     return reply.status
@@ -235,7 +235,7 @@ async def test_the_peer_is_the_address_that_answered(receiver: Receiver) -> None
 
     async with Outbound.open(guard) as outbound:
         replies = [
-            await outbound.exchange("POST", url, {}, b"x", organization_id="org-1", timeout=20) for _ in range(2)
+            await outbound.exchange("POST", str(url), {}, b"x", organization_id="org-1", timeout=20) for _ in range(2)
         ]
 
     assert [reply.peer for reply in replies] == ["127.0.0.1", "127.0.0.1"]

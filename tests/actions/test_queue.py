@@ -12,7 +12,7 @@ import redis.asyncio
 
 from agentauri.actions import BackPressure, Queue, connect_redis, delivery_id
 from agentauri.actions.errors import RedisUnavailable
-from agentauri.actions.queue import describe
+from agentauri.actions.queue import Promoted, describe
 from agentauri.database import Database
 from agentauri.types import ActionId, DeliveryId, TriggerId
 
@@ -135,9 +135,9 @@ async def test_a_retry_comes_back_at_its_time(queue: Queue) -> None:
 
     await queue.retry([(leased.ids[0], NOW + 5000)], now=NOW)
 
-    assert await queue.promote(NOW + 4999) == NOW + 5000
+    assert await queue.promote(NOW + 4999) == Promoted(ready=0, due=NOW + 5000)
     assert (await queue.lease(5, now=NOW)).ids == []
-    assert await queue.promote(NOW + 5000) is None
+    assert await queue.promote(NOW + 5000) == Promoted(ready=1, due=None)
     assert (await queue.lease(5, now=NOW)).ids == leased.ids
     assert await consistent(queue)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import tracemalloc
+from collections.abc import Awaitable, Callable
 from datetime import UTC
 from typing import Any
 
@@ -287,11 +289,40 @@ async def big_headers(_: web.Request) -> web.StreamResponse:
     return web.Response(headers={"X-Big": "x" * 100_000})
 
 
+async def reset(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+def raw(head: bytes, more: bytes = b"") -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Answers with these very bytes, then with `more` for as long as somebody listens."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        assert transport is not None
+        transport.write(head)
+        while more and not transport.is_closing():
+            transport.write(more)
+            await asyncio.sleep(0.001)
+        transport.close()
+        return web.Response()
+
+    return answer
+
+
 @pytest.mark.parametrize(
     ("handler", "outcome", "kind"),
     [
         (hang, "retryable", "timeout"),
         (drip, "retryable", "timeout"),
+        (reset, "retryable", "connection"),
+        (raw(b"HTTP/1.1 200 OK\r\n", b"X-More: x\r\n" * 100), "retryable", "protocol"),
+        (raw(b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 100), "retryable", "protocol"),
+        (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"), "retryable", "protocol"),
+        (raw(b"HTTP/1.1 200 \xff\r\nX-\xff: \xff\r\nContent-Length: 0\r\n\r\n"), "retryable", "protocol"),
+        (raw(b"HTTP/1.1 200 OK\r\nX-A: \xff\r\nContent-Length: 2\r\n\r\n\xff\x00"), "delivered", None),
+        (raw(b"\x16\x03\x01\x02\x00\x01"), "retryable", "protocol"),
         (endless, "delivered", None),
         (bomb, "delivered", None),
         (binary, "delivered", None),
@@ -308,8 +339,12 @@ async def test_a_hostile_answer_is_bounded_in_time_and_size(
         handler(request) if request.path == "/hook" else asyncio.sleep(0, web.Response())
     )
 
+    tracemalloc.start()
     await dispatcher.step()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
+    assert peak < 4_000_000  # also what the endpoint itself has in its buffers
     (attempt,) = await world.attempts(id_)
     assert (attempt["outcome"], attempt["error_kind"]) == (outcome, kind)
     assert len(attempt["response_excerpt"] or "") <= 1024
@@ -404,7 +439,7 @@ async def test_priorities_order_the_actions_of_one_event(world: World, dispatche
     async with world.database.transaction() as tx:
         await tx.run("UPDATE deliveries SET due_at = '2026-01-01'")
         with dispatcher._claimer.batch() as claimed:
-            await dispatcher._claimer.claim(tx, claimed, ids, (), queued=True)
+            await dispatcher._claimer.claim(tx, claimed, ids, ())
 
     assert [send.id for send in claimed.sends] == [ids[1], ids[2], ids[0]]
 

@@ -15,6 +15,7 @@ from agentauri.actions import DeliveryService, Dispatcher, Queue, connect_redis
 from agentauri.actions.dispatcher import LOOK_SECONDS
 from agentauri.config import DispatcherConfig
 from agentauri.types import DeliveryId
+from support.processes import until
 from support.receiver import Answer
 
 from .conftest import MakeDispatcher, World, load_subjects
@@ -268,13 +269,23 @@ async def test_stopping_waits_for_what_is_being_sent_and_records_it(
 
 
 async def test_a_push_by_another_process_wakes_a_running_dispatcher(
-    world: World, dispatcher: Dispatcher, redis_url: str
+    world: World,
+    dispatcher: Dispatcher,
+    redis_url: str,
+    client: redis.asyncio.Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("agentauri.actions.dispatcher.LOOK_SECONDS", 3600)  # it would not look by itself
+    trigger = await world.trigger()
     stopping = asyncio.Event()
     running = asyncio.create_task(dispatcher.run(stopping))
-    trigger = await world.trigger()
 
-    async with aclosing(connect_redis(redis_url)) as client, aclosing(Queue(client)) as other:
+    async def waits() -> bool:
+        [(_, listening)] = await client.pubsub_numsub("agentauri:wake")
+        return listening > 0 and bool(dispatcher.wake._event._waiters)
+
+    await until(waits, 20, "the dispatcher to have looked, and to listen")
+    async with aclosing(connect_redis(redis_url)) as connection, aclosing(Queue(connection)) as other:
         world.deliveries = DeliveryService(other)
         await world.delivery(trigger)
         await world.receiver.wait_for(1)

@@ -75,6 +75,18 @@ async def test_the_threshold_opens_it(database: Database, breakers: BreakerServi
     assert await admitted(database, breakers, 1) == 0
 
 
+async def test_opening_is_told_in_the_audit_log_of_the_triggers_owner(
+    database: Database, breakers: BreakerService
+) -> None:
+    await sql(database, "INSERT INTO triggers (id, organization_id, user_id, name) VALUES ('t-1', 'org-1', 'u', 'n')")
+
+    await told(database, breakers, "FFFF")
+
+    async with database.transaction() as tx:
+        rows = await tx.fetch("SELECT organization_id, event, target_id, details FROM audit_log")
+    assert [tuple(row) for row in rows] == [("org-1", "breaker.opened", "t-1", '{"last_error": "the cause"}')]
+
+
 async def test_the_tick_lets_it_probe_and_a_success_closes_it(database: Database, breakers: BreakerService) -> None:
     await told(database, breakers, "FFF")
     async with database.transaction() as tx:

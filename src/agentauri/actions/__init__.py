@@ -15,6 +15,8 @@ from agentauri.actions.errors import DeliveryPending as DeliveryPending
 from agentauri.actions.errors import EventRetracted as EventRetracted
 from agentauri.actions.errors import NotDeliverable as NotDeliverable
 from agentauri.actions.errors import RedisUnavailable as RedisUnavailable
+from agentauri.actions.event_text import compile_event_text as compile_event_text
+from agentauri.actions.filters import TemplateError as TemplateError
 from agentauri.actions.identity import correlation_id as correlation_id
 from agentauri.actions.identity import delivery_id as delivery_id
 from agentauri.actions.outbound import Outbound as Outbound

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 
 import asyncpg
 from msgspec import Struct, field
@@ -23,7 +24,7 @@ from agentauri.breaker import BreakerService
 from agentauri.config import DispatcherConfig
 from agentauri.database import Transaction
 from agentauri.log import get_logger
-from agentauri.types import ChainId, DeliveryId
+from agentauri.types import ActionId, ChainId, DeliveryId
 
 log = get_logger(__name__)
 
@@ -32,8 +33,25 @@ TOLD_OF_RETRACTED = frozenset({"retraction", "test"})
 """Kinds that are sent although their event is not on the chain."""
 
 
+class Waiting(Struct, frozen=True, kw_only=True):
+    """A delivery that finds no room now, or whose action keeps to a rate and has to ask first. `crowd` is whom it waits
+    with; they go one each `interval` seconds."""
+
+    id: DeliveryId
+    crowd: str
+    interval: float
+    paced: bool = False
+
+
+class Others(Struct, frozen=True):
+    """What else waits to be sent: work of other organizations, work that is not for slow destinations."""
+
+    of_others: bool
+    faster: bool
+
+
 class Send(Struct, frozen=True, kw_only=True):
-    """A claimed delivery. `target` is where it has taken room, None where it cannot be sent at all."""
+    """A claimed delivery. `target` is where it has taken a slot, None where it cannot be sent at all."""
 
     message: Message
     action_type: str
@@ -47,12 +65,13 @@ class Send(Struct, frozen=True, kw_only=True):
 
 
 class Claimed(Struct):
-    """What to send, which ids the queue may forget, and which it should bring again and when. `sends` have taken room
-    at their destinations, also while it is still being decided which of them may go."""
+    """What to send, which ids the queue may forget, which it should bring again and when, and which wait for a turn.
+    `sends` have taken slots, also while it is still being decided which of them may go."""
 
     sends: list[Send] = field(default_factory=list)
     forget: list[str] = field(default_factory=list)
     later: list[Due] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
     now: int = 0
     refused: bool = False
     """Open breakers refused all of it."""
@@ -98,10 +117,11 @@ class Claimer:
         ids: Sequence[DeliveryId],
         busy: Collection[DeliveryId],
         *,
-        queued: bool,
+        permitted: Collection[DeliveryId] = (),
+        contended: bool = False,
     ) -> None:
-        """Claim what may go. `busy` are those that this process is sending; `queued` says that Redis brings ids again,
-        so that a short wait need not be written down."""
+        """Claim what may go. `busy` are those that this process is sending, `permitted` those whose action's rate lets
+        them go now; `contended` says that more than one organization waits, whoever is in this batch."""
         rows = await claims.lock_for_claim(tx, ids)
         await self._sort_out_missing(tx, ids, rows, claimed)
         if not rows:
@@ -110,7 +130,7 @@ class Claimer:
         rows = [row for row in rows if self._is_ours(row, busy, claimed)]
         if not rows:
             return
-        rows.sort(key=lambda row: (row["due"], row["event_seq"], row["priority"]))
+        rows = _by_turns(rows)
         if lapsed := [row for row in rows if row["tried"]]:
             await claims.note_abandoned(tx, lapsed)
             _report_abandoned(tx, lapsed)
@@ -118,13 +138,18 @@ class Claimer:
             tx, {row["event_seq"] for row in rows}, {row["trigger_id"] for row in rows}
         )
         ready = await self._actions.to_send(tx, {row["action_id"] for row in rows})
+        others = self._others(rows, ready, contended)
         refusals: list[Refusal] = []
         for row in rows:
-            verdict = self._consider(row, subjects, ready.get(row["action_id"]), queued, claimed)
-            if isinstance(verdict, Refusal):
-                refusals.append(verdict)
-            elif verdict is not None:
-                claimed.sends.append(verdict)
+            verdict = self._consider(row, subjects, ready.get(row["action_id"]), permitted, others)
+            match verdict:
+                case Refusal():
+                    claimed.forget.append(str(verdict.id))
+                    refusals.append(verdict)
+                case Waiting():
+                    claimed.waiting.append(verdict)
+                case Send():
+                    claimed.sends.append(verdict)
         await self._admit(tx, claimed, refusals)
         await self._write(tx, claimed, refusals)
 
@@ -160,32 +185,40 @@ class Claimer:
         else:
             claimed.later.append((str(row["id"]), due))
 
+    def _others(self, rows: Sequence[asyncpg.Record], ready: Mapping[ActionId, Ready], contended: bool) -> Others:
+        targets = {one.prepared.target for one in ready.values() if not isinstance(one.prepared, DeliveryFailed)}
+        return Others(
+            of_others=contended or len({row["organization_id"] for row in rows}) > 1,
+            faster=not all(map(self._destinations.is_slow, targets)),
+        )
+
     def _consider(
-        self, row: asyncpg.Record, subjects: Subjects, ready: Ready | None, queued: bool, claimed: Claimed
-    ) -> Send | Refusal | None:
-        """A send, or why not; None where it comes back by itself."""
+        self,
+        row: asyncpg.Record,
+        subjects: Subjects,
+        ready: Ready | None,
+        permitted: Collection[DeliveryId],
+        others: Others,
+    ) -> Send | Waiting | Refusal:
+        """A send, or why not, or not yet."""
         trigger = subjects.triggers.get(row["trigger_id"])
         event = subjects.events.get(row["event_seq"])
         if (refusal := self._obstacle(row, trigger, event, ready)) is not None:
-            claimed.forget.append(str(row["id"]))
             return refusal
         assert trigger is not None and event is not None and ready is not None  # noqa: PT018
         prepared = ready.prepared
-        target = None if isinstance(prepared, DeliveryFailed) else prepared.target
-        message = compose(row, event, trigger, self._chains.get(row["chain_id"]), row["attempts"] + 1)
-        wait = 0.0
+        target, timeout = None, 0.0
         if not isinstance(prepared, DeliveryFailed):
-            wait = self._destinations.pace(row["action_id"], prepared.rate, row["id"])
-            wait = wait or self._destinations.enter(prepared.target)
-        if wait:
-            if queued and wait <= self._config.horizon:
-                claimed.later.append((str(row["id"]), row["now"] + int(wait * 1000)))
-                return None
-            claimed.forget.append(str(row["id"]))
-            return Refusal(row["id"], wait=wait)
-        timeout = 0.0 if isinstance(prepared, DeliveryFailed) else prepared.timeout
+            target, timeout = prepared.target, prepared.timeout
+            if prepared.rate is not None and row["id"] not in permitted:
+                return Waiting(id=row["id"], crowd=f"{row['action_id']}", interval=1 / prepared.rate, paced=True)
+            if not self._destinations.enter(
+                target, row["organization_id"], others=others.of_others, faster=others.faster
+            ):
+                crowd = f"{row['organization_id']} {target}"
+                return Waiting(id=row["id"], crowd=crowd, interval=self._destinations.interval(target))
         return Send(
-            message=message,
+            message=compose(row, event, trigger, self._chains.get(row["chain_id"]), row["attempts"] + 1),
             action_type=ready.action_type,
             prepared=prepared,
             target=target,
@@ -221,13 +254,12 @@ class Claimer:
             tx,
             {sends[0].message.trigger.id: (sends[0].message.trigger.breaker, len(sends)) for sends in waiting.values()},
         )
-        claimed.sends = []
+        refused: set[DeliveryId] = set()
         for sends in waiting.values():
             trigger = sends[0].message.trigger
             admission = admissions[trigger.id]
-            claimed.sends += sends[: admission.go]
             for send in sends[admission.go :]:
-                self._give_room_back(send)
+                refused.add(send.id)
                 if admission.busy:
                     claimed.later.append((str(send.id), claimed.now + LOOK_AGAIN_MS))
                     continue
@@ -237,11 +269,16 @@ class Claimer:
                     if trigger.on_open == "skip"
                     else Refusal(send.id, hold="breaker")
                 )
+        if refused:
+            claimed.sends = [send for send in candidates if send.id not in refused]
+            for send in candidates:
+                if send.id in refused:
+                    self._give_room_back(send)
         claimed.refused = bool(candidates) and not claimed.sends
 
     def _give_room_back(self, send: Send) -> None:
         if send.target is not None:
-            self._destinations.unused(send.target)
+            self._destinations.unused(send.target, send.message.organization_id)
 
     async def _write(self, tx: Transaction, claimed: Claimed, refusals: Sequence[Refusal]) -> None:
         if refusals:
@@ -256,6 +293,18 @@ class Claimer:
                 [send.claim_seconds for send in claimed.sends],
                 self._instance,
             )
+
+
+def _by_turns(rows: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
+    """The organizations by turns, each in the order of its due times, and within one event of priorities: where they
+    share a destination, they share its slots."""
+    turns: Counter[str] = Counter()
+    ranked = []
+    for row in sorted(rows, key=lambda row: (row["due"], row["event_seq"], row["priority"])):
+        ranked.append((turns[row["organization_id"]], row))
+        turns[row["organization_id"]] += 1
+    ranked.sort(key=itemgetter(0))
+    return [row for _, row in ranked]
 
 
 def report_unknown(ids: Sequence[str]) -> None:

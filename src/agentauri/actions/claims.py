@@ -6,7 +6,7 @@ Ids come with their bounds, so that only the partitions of those days are looked
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -24,13 +24,12 @@ _MS = "(extract(epoch FROM {}) * 1000)::bigint"
 
 
 class Refusal(NamedTuple):
-    """Why a delivery is not sent now. `wait` seconds move its due time; a status ends it."""
+    """Why a delivery is not sent now: what holds it, or the status that ends it."""
 
     id: DeliveryId
     status: Status = "pending"
     reason: str | None = None
     hold: Hold | None = None
-    wait: float | None = None
 
 
 class Result(NamedTuple):
@@ -57,13 +56,18 @@ async def now_ms(tx: Transaction) -> int:
     return moment
 
 
-async def due(tx: Transaction, limit: int) -> list[DeliveryId]:
-    """What is due and nobody's, oldest first: the queue without Redis."""
+async def due(tx: Transaction, limit: int, window: int) -> list[DeliveryId]:
+    """What is due and nobody's: the queue without Redis. Among the `window` that wait longest and as many of the latest
+    it goes through the organizations by turns, the oldest of each first."""
+    waiting = """SELECT id, organization_id, due_at FROM deliveries WHERE status = 'pending' AND hold IS NULL
+        AND due_at <= now() AND (leased_until IS NULL OR leased_until <= now()) ORDER BY due_at"""
     records = await tx.fetch(
-        """SELECT id FROM deliveries WHERE status = 'pending' AND hold IS NULL AND due_at <= now()
-           AND (leased_until IS NULL OR leased_until <= now()) ORDER BY due_at LIMIT $1
-           FOR NO KEY UPDATE SKIP LOCKED""",
+        f"""SELECT id FROM (
+                SELECT id, due_at, row_number() OVER (PARTITION BY organization_id ORDER BY due_at, id) AS turn
+                FROM (({waiting} LIMIT $2) UNION ({waiting} DESC LIMIT $2)) AS seen) AS ranked
+            ORDER BY turn, due_at LIMIT $1""",  # noqa: S608 (our own words)
         limit,
+        window,
     )
     return [record["id"] for record in records]
 
@@ -103,22 +107,27 @@ async def claim(tx: Transaction, ids: Sequence[DeliveryId], seconds: Sequence[fl
 async def refuse(tx: Transaction, refusals: Sequence[Refusal]) -> None:
     await tx.run(
         """UPDATE deliveries d SET status = r.status, reason = r.reason, hold = r.hold,
-               due_at = CASE WHEN r.wait IS NULL THEN d.due_at ELSE now() + r.wait * interval '1 second' END,
                leased_until = NULL, lease_owner = NULL,
                finished_at = CASE WHEN r.status <> 'pending' THEN clock_timestamp() END
-           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::float8[])
-               AS r (id, status, reason, hold, wait) WHERE d.id = r.id""",
+           FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS r (id, status, reason, hold)
+           WHERE d.id = r.id""",
         *_columns(refusals),
     )
 
 
-async def put_off(tx: Transaction, id_: DeliveryId, seconds: float) -> None:
-    """Make one that is due and nobody's due later, whatever is wrong with it."""
+async def put_off(tx: Transaction, due: Mapping[DeliveryId, float]) -> None:
+    """Make those of them that are due and nobody's due later, at milliseconds of the database's clock, whatever is
+    wrong with them."""
     await tx.run(
-        """UPDATE deliveries SET due_at = now() + $2 * interval '1 second' WHERE id = $1 AND status = 'pending'
-           AND hold IS NULL AND (leased_until IS NULL OR leased_until <= clock_timestamp())""",
-        id_,
-        seconds,
+        """UPDATE deliveries d SET due_at = to_timestamp(p.due / 1000)
+           FROM unnest($1::uuid[], $2::float8[]) AS p (id, due)
+           WHERE d.id = p.id AND d.id IN (
+               SELECT id FROM deliveries WHERE id = ANY($1) AND id >= $3 AND id <= $4 AND status = 'pending'
+               AND hold IS NULL AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+               ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)""",
+        list(due),
+        list(due.values()),
+        *_bounds(list(due)),
     )
 
 
@@ -149,6 +158,7 @@ async def record(tx: Transaction, results: Sequence[Result], owner: str) -> dict
     """Write attempts, and what they make of their deliveries; when those that stay pending without a hold are due, in
     milliseconds and as a moment."""
     columns = _columns(results)
+    ids = [result.id for result in results]
     records = await tx.fetch(
         f"""UPDATE deliveries d SET status = r.status, reason = r.reason, receipt = coalesce(r.receipt, d.receipt),
                 due_at = CASE WHEN r.wait IS NULL THEN d.due_at ELSE now() + r.wait * interval '1 second' END,
@@ -159,12 +169,12 @@ async def record(tx: Transaction, results: Sequence[Result], owner: str) -> dict
                 AS r (id, status, reason, wait, receipt)
             WHERE d.id = r.id AND r.status IS NOT NULL AND d.id >= $6 AND d.id <= $7
             RETURNING d.id, d.status, d.hold, {_MS.format("d.due_at")} AS due, d.due_at""",  # noqa: S608
-        columns[0],
+        ids,
         columns[2],
         columns[3],
         columns[4],
         columns[5],
-        *_bounds(columns[0]),
+        *_bounds(ids),
     )
     await tx.run(
         """INSERT INTO attempts (delivery_id, number, retry_at, outcome, started_at, duration_ms, status_code,
@@ -180,7 +190,7 @@ async def record(tx: Transaction, results: Sequence[Result], owner: str) -> dict
                status_code = excluded.status_code, error_kind = excluded.error_kind, error = excluded.error,
                response_excerpt = excluded.response_excerpt, peer_address = excluded.peer_address,
                instance = excluded.instance""",
-        columns[0],
+        ids,
         columns[1],
         columns[4],
         *columns[6:],
@@ -250,5 +260,7 @@ def _bounds(ids: Sequence[DeliveryId]) -> tuple[DeliveryId, DeliveryId]:
     return DeliveryId(UUID(bytes=min(keys))), DeliveryId(UUID(bytes=max(keys)))
 
 
-def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+def _columns(rows: Sequence[tuple[object, ...]]) -> list[list[Any] | None]:
+    """For `unnest`, which fills a column that is missing with NULL; encoding an array costs more than sending it."""
+    columns = map(list, zip(*rows, strict=True))
+    return [None if column.count(None) == len(column) else column for column in columns]

@@ -1,39 +1,48 @@
-"""How much may be under way to one destination at once, and how fast one action may go.
+"""Who gets a send slot of this process: none so many that a stranger would have to wait for it.
 
-Concurrency adapts: a time-out or a failed connection halves it, ten successes add one. What finds no room is given the
-next free moment, so that it need not be looked at before.
+Concurrency to one destination adapts: a time-out or a failed connection halves it, ten successes add one. Those that
+are slow or fail share a part of the slots, an organization gets at most half of them while others wait, and the last
+few are kept for whoever has next to nothing under way.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from typing import TypeVar
+from collections import Counter, OrderedDict
 
 from msgspec import Struct
 
-from agentauri.types import ActionId, DeliveryId
-
-_Key = TypeVar("_Key")
-
 KEPT = 10_000
 SUCCESSES_FOR_MORE = 10
-FIRST_LATENCY = 0.5
+FIRST_LATENCY = 0.1
 """Seconds that a send to an unknown destination is expected to take."""
 
-LONGEST_WAIT = 3600.0
+SLOW = 1.0
+"""Seconds that a send takes lately, or for which nothing has come back of what is under way."""
+
+SLOW_SHARE, SLOW_SHARE_ALONE = 0.25, 0.75
+ORGANIZATION_SHARE = 0.5
+RESERVE_SHARE, FEW = 0.125, 8
+SHARED_FROM = 64
+"""Slots below which there is nothing to keep back: everybody's share would be none."""
+
 UNREACHED = frozenset({"timeout", "connection"})
 """Kinds of failure that call for less concurrency."""
 
 
 class _Destination(Struct):
-    """`latency` is what a send takes lately; `next_slot` is when the last one that found no room may come back."""
+    """`latency` is what a send takes lately; `waiting_since` is when the last answer came, or the first send of those
+    that are under way began."""
 
     limit: float
     under_way: int = 0
     successes: int = 0
     latency: float = FIRST_LATENCY
-    next_slot: float = 0.0
+    failed: bool = False
+    waiting_since: float = 0.0
+
+    def is_slow(self, now: float) -> bool:
+        return self.failed or self.latency > SLOW or (self.under_way > 0 and now - self.waiting_since > SLOW)
 
 
 class Destinations:
@@ -41,54 +50,81 @@ class Destinations:
 
     def __init__(self, first_limit: int, most: int) -> None:
         self._first = float(min(first_limit, most))
-        self._most = float(most)
+        self._most = most
+        self._reserve = int(most * RESERVE_SHARE) if most >= SHARED_FROM else 0
         self._known: OrderedDict[str, _Destination] = OrderedDict()
-        self._paces: OrderedDict[ActionId, float] = OrderedDict()
-        self._promised: OrderedDict[DeliveryId, float] = OrderedDict()
+        self._active: dict[str, _Destination] = {}
+        self._of_organization: Counter[str] = Counter()
+        self._under_way = 0
 
-    def enter(self, target: str) -> float:
-        """Take room for one send: 0, or the seconds after which there should be some."""
+    def enter(self, target: str, organization_id: str, *, others: bool = False, faster: bool = False) -> bool:
+        """Take a slot for one send, if there is one for it. `others`: other organizations' work waits; `faster`: some
+        that is not for a slow destination does."""
         destination = self._of(target)
-        if destination.under_way < int(destination.limit):
-            destination.under_way += 1
-            return 0.0
-        # Where `limit` are under way at once, one ends every `latency / limit` seconds.
         now = time.monotonic()
-        destination.next_slot = max(destination.next_slot, now) + destination.latency / destination.limit
-        return min(destination.next_slot - now, LONGEST_WAIT)
+        if destination.under_way >= min(int(destination.limit), self._part(destination)):
+            return False
+        if others and self._of_organization[organization_id] >= _share(self._most, ORGANIZATION_SHARE):
+            return False
+        if destination.is_slow(now):
+            slow = sum(other.under_way for other in self._active.values() if other.is_slow(now))
+            if slow >= _share(self._most, SLOW_SHARE if faster else SLOW_SHARE_ALONE):
+                return False
+        if destination.under_way == 0:
+            destination.waiting_since = now
+            self._active[target] = destination
+        destination.under_way += 1
+        self._of_organization[organization_id] += 1
+        self._under_way += 1
+        return True
 
-    def leave(self, target: str, took: float, failure: str | None = None) -> None:
+    def leave(self, target: str, organization_id: str, took: float, failure: str | None = None) -> None:
         """A send is over after `took` seconds; `failure` is its kind."""
         destination = self._of(target)
-        destination.under_way -= 1
         destination.latency += (took - destination.latency) / 8
+        destination.failed = failure is not None
+        destination.waiting_since = time.monotonic()
         if failure in UNREACHED:
             destination.limit = max(1.0, destination.limit / 2)
         elif failure is None:
             destination.successes += 1
             if destination.successes % SUCCESSES_FOR_MORE == 0:
-                destination.limit = min(self._most, destination.limit + 1)
+                destination.limit = min(float(self._most), destination.limit + 1)
+        self.unused(target, organization_id)
 
-    def unused(self, target: str) -> None:
-        """Give room back that was taken for a send that did not begin."""
-        self._of(target).under_way -= 1
+    def unused(self, target: str, organization_id: str) -> None:
+        """Give a slot back, perhaps of a send that did not begin."""
+        destination = self._of(target)
+        destination.under_way -= 1
+        self._under_way -= 1
+        if destination.under_way == 0:
+            del self._active[target]
+        self._of_organization[organization_id] -= 1
+        if not self._of_organization[organization_id]:
+            del self._of_organization[organization_id]
 
-    def pace(self, action_id: ActionId, rate: float | None, delivery_id: DeliveryId) -> float:
-        """Keep to an owner's limit: 0, or the seconds until this delivery's turn, which it then has."""
-        if rate is None:
-            return 0.0
-        now = time.monotonic()
-        promised = self._promised.get(delivery_id)
-        if promised is not None and promised <= now:
-            del self._promised[delivery_id]
-            return 0.0
-        turn = promised or max(self._paces.get(action_id, 0.0), now)
-        if promised is None:
-            _remember(self._paces, action_id, turn + 1 / rate)
-        if turn <= now:
-            return 0.0
-        _remember(self._promised, delivery_id, turn)
-        return min(turn - now, LONGEST_WAIT)
+    def interval(self, target: str) -> float:
+        """Seconds after which one of those under way ends, as fast as they go lately, or as long as all keep silent."""
+        destination = self._of(target)
+        if not destination.under_way:
+            return destination.latency
+        silence = time.monotonic() - destination.waiting_since
+        return max(destination.latency, silence) / destination.under_way
+
+    def is_slow(self, target: str) -> bool:
+        return self._of(target).is_slow(time.monotonic())
+
+    def _part(self, destination: _Destination) -> int:
+        """How many slots it may have as things are. One that never answered might hang: it gets half of what is free,
+        so that the next such finds the other half. The reserve is for those that have next to nothing, so that nobody
+        finds all of it taken by somebody else."""
+        if not self._reserve:
+            return self._most
+        free = self._most - self._under_way
+        answers = destination.successes > 0
+        if free <= self._reserve:
+            return FEW if answers else 1
+        return self._most if answers else max(FEW, (free - self._reserve) // 2 + 1)
 
     def _of(self, target: str) -> _Destination:
         destination = self._known.get(target)
@@ -104,8 +140,5 @@ class Destinations:
                 del self._known[target]
 
 
-def _remember(memory: OrderedDict[_Key, float], key: _Key, moment: float) -> None:
-    memory[key] = moment
-    memory.move_to_end(key)
-    while len(memory) > 10 * KEPT:
-        memory.popitem(last=False)
+def _share(most: int, part: float) -> int:
+    return max(1, int(most * part))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ import asyncpg
 from agentauri import metrics
 from agentauri.actions import claims
 from agentauri.actions.channels import Sent
-from agentauri.actions.claiming import Claimed, Claimer, Send, report_unknown
+from agentauri.actions.claiming import Claimed, Claimer, Send, Waiting, report_unknown
 from agentauri.actions.clock import DatabaseClock
 from agentauri.actions.configuration import ActionService
 from agentauri.actions.destinations import Destinations
@@ -26,6 +27,7 @@ from agentauri.actions.holding import Holds
 from agentauri.actions.identity import parse_id
 from agentauri.actions.queue import Queue
 from agentauri.actions.recording import Outcome, Recorder
+from agentauri.actions.slots import Slots, Wish
 from agentauri.actions.sweeping import Sweeper
 from agentauri.actions.types import ChainLabel, LoadSubjects
 from agentauri.breaker import BreakerService
@@ -42,12 +44,18 @@ log = get_logger(__name__)
 LOOK_SECONDS = 0.1
 """How soon to look again for what has become due."""
 
-MOST_AT_ONCE, DIRECT_BATCH = 256, 50
-"""Deliveries claimed in one transaction, with Redis and without."""
+PORTION = 16
+"""Sends that begin in one turn of the loop: each runs up to its first wait before others get their turn."""
+
+MOST_AT_ONCE, DIRECT_BATCH, DIRECT_WINDOW = 128, 50, 500
+"""Deliveries claimed in one transaction, with Redis and without, and among how many these are chosen."""
 
 TICK_SECONDS, TICK_GAP_SECONDS = 1.0, 0.2
 TIDY_SECONDS = 60.0
-UNCLAIMABLE_SECONDS = 60
+UNCLAIMABLE_MS = 60_000
+LEAST_WAIT_MS, LONGEST_WAIT_MS = 20, 3_600_000
+"""What finds no room is not looked at again at once, and not much later than a changed configuration would need."""
+
 REFUSED_BATCHES = 10
 
 T = TypeVar("T")
@@ -75,6 +83,7 @@ class Dispatcher:
         self._clock = clock = DatabaseClock()
         self._freed = asyncio.Event()
         self._destinations = Destinations(config.destination_concurrency, config.max_in_flight)
+        self._slots = Slots(queue)
         self._claimer = Claimer(
             actions=actions,
             breakers=breakers,
@@ -165,13 +174,20 @@ class Dispatcher:
         await self._set_clock()
         if self._queue.away:
             return await self._take_directly(min(slots, DIRECT_BATCH))
+        return await self._take_leased(slots)
+
+    async def _take_leased(self, slots: int) -> bool:
         now = self._clock.now()
         if time.monotonic() >= self._look_at:
-            due = await self._queue.promote(now)
+            promoted = await self._queue.promote(now)
+            due = promoted.due
             wait = LOOK_SECONDS if due is None else min(LOOK_SECONDS, max(0.0, (due - now) / 1000))
             self._look_at = time.monotonic() + wait
+            if not promoted.ready:
+                self._note_depth(0)
+                return False
         leased = await self._queue.lease(slots, now=now)
-        self._depth = leased.depth
+        self._note_depth(leased.depth)
         if not leased.ids:
             return False
         reach("dispatcher.leased")
@@ -180,21 +196,32 @@ class Dispatcher:
             report_unknown(strange)
             await self._queue.ack(strange)
         try:
-            await self._claim(ids, queued=True)
+            await self._claim(ids, queued=True, contended=leased.lanes > 1)
         except Unavailable:
             await self._queue.retry([(str(id_), 0) for id_ in ids], now=now)
             raise
         return True
 
+    def _note_depth(self, ready: int) -> None:
+        self._depth = ready
+        metrics.ACTION_QUEUE_DEPTH.set(ready)
+
     async def _take_directly(self, limit: int) -> bool:
         async with self._database.transaction(durable=False) as tx:
-            ids = await claims.due(tx, limit)
+            ids = await claims.due(tx, limit, DIRECT_WINDOW)
         if await self._claim(ids, queued=False):
             return True
         self._look_at = time.monotonic() + LOOK_SECONDS
         return False
 
-    async def _claim(self, ids: Sequence[DeliveryId], *, queued: bool) -> bool:
+    async def _claim(
+        self,
+        ids: Sequence[DeliveryId],
+        *,
+        queued: bool,
+        contended: bool = False,
+        permitted: Collection[DeliveryId] = (),
+    ) -> bool:
         """Claim a batch; False when all of it is as it was, and to be looked at again. One delivery that breaks it must
         not keep others from being sent."""
         if not ids:
@@ -202,38 +229,74 @@ class Dispatcher:
         try:
             with self._claimer.batch() as claimed:
                 async with self._database.transaction(durable=False) as tx:
-                    await self._claimer.claim(tx, claimed, ids, self._busy(), queued=queued)
+                    await self._claimer.claim(tx, claimed, ids, self._busy(), permitted=permitted, contended=contended)
         except Unavailable:
             raise
         except Exception:
             if len(ids) > 1:
                 halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
-                return any([await self._claim(half, queued=queued) for half in halves])
+                return any(
+                    [
+                        await self._claim(half, queued=queued, contended=contended, permitted=permitted)
+                        for half in halves
+                    ]
+                )
             log.exception("delivery.not_claimed", delivery_id=str(ids[0]))
-            await self._put_off(ids[0], queued=queued)
+            await self._put_off({ids[0]: self._clock.now() + UNCLAIMABLE_MS}, queued=queued)
             return True
         reach("dispatcher.claimed")
-        self._begin(claimed)
+        await self._begin(claimed)
         if queued:
             await self._queue.ack(claimed.forget)
             await self._queue.retry(claimed.later, now=claimed.now)
-        return bool(claimed.sends or claimed.forget)
+        if claimed.waiting:
+            await self._line_up(claimed, queued=queued, contended=contended)
+        return bool(claimed.sends or claimed.forget or claimed.waiting)
 
-    async def _put_off(self, id_: DeliveryId, *, queued: bool) -> None:
+    async def _line_up(self, claimed: Claimed, *, queued: bool, contended: bool) -> None:
+        """Give a moment of its own to each that waits; those whose moment is now are claimed after all."""
+        crowds: defaultdict[str, list[Waiting]] = defaultdict(list)
+        for waiting in claimed.waiting:
+            crowds[waiting.crowd].append(waiting)
+        wishes = [Wish(key, crowd[0].interval * 1000, len(crowd), crowd[0].paced) for key, crowd in crowds.items()]
+        go: list[DeliveryId] = []
+        later: dict[DeliveryId, float] = {}
+        for crowd, turns in zip(crowds.values(), await self._slots.reserve(wishes, now=claimed.now), strict=True):
+            go += [waiting.id for waiting in crowd[: turns.go]]
+            for place, waiting in enumerate(crowd[turns.go :]):
+                moment = turns.first + place * waiting.interval * 1000
+                later[waiting.id] = min(max(moment, claimed.now + LEAST_WAIT_MS), claimed.now + LONGEST_WAIT_MS)
+        await self._put_off(later, queued=queued)
+        await self._claim(go, queued=queued, contended=contended, permitted=frozenset(go))
+
+    async def _put_off(self, due: Mapping[DeliveryId, float], *, queued: bool) -> None:
+        """Have them come again at their time. Redis brings what is near; the rest is written down and swept."""
+        now = self._clock.now()
+        horizon = now + self._config.horizon * 1000 if queued else now
+        near = [(str(id_), int(moment)) for id_, moment in due.items() if moment <= horizon]
+        far = {id_: moment for id_, moment in due.items() if moment > horizon}
+        if far:
+            async with self._database.transaction(durable=False) as tx:
+                await claims.put_off(tx, far)
         if queued:
-            now = self._clock.now()
-            await self._queue.retry([(str(id_), now + UNCLAIMABLE_SECONDS * 1000)], now=now)
-            return
-        async with self._database.transaction(durable=False) as tx:
-            await claims.put_off(tx, id_, UNCLAIMABLE_SECONDS)
+            await self._queue.ack([str(id_) for id_ in far])
+            await self._queue.retry(near, now=now)
 
-    def _begin(self, claimed: Claimed) -> None:
+    async def _begin(self, claimed: Claimed) -> None:
         if claimed.now:
             self._clock.set(claimed.now)
         self._count_refused(claimed)
-        for send in claimed.sends:
-            task = self._sending[send.id] = asyncio.create_task(self._send(send))
-            task.add_done_callback(partial(self._ended, send))
+        left = deque(claimed.sends)
+        try:
+            while left:
+                for _ in range(min(PORTION, len(left))):
+                    send = left.popleft()
+                    task = self._sending[send.id] = asyncio.create_task(self._send(send))
+                    task.add_done_callback(partial(self._ended, send))
+                await asyncio.sleep(0)
+        finally:
+            for send in left:
+                self._give_slot_back(send)
 
     async def _send(self, send: Send) -> None:
         started = time.monotonic()
@@ -241,15 +304,19 @@ class Dispatcher:
         ended = time.monotonic()
         if send.target is not None:
             failure = result.kind if isinstance(result, DeliveryFailed) else None
-            self._destinations.leave(send.target, ended - started, failure)
+            self._destinations.leave(send.target, send.message.organization_id, ended - started, failure)
         reach("dispatcher.sent")
         self._recorder.add(Outcome(send, result, started, ended))
 
     def _ended(self, send: Send, task: asyncio.Task[None]) -> None:
         """Also where the task was cancelled before it began."""
         del self._sending[send.id]
-        if task.cancelled() and send.target is not None:
-            self._destinations.unused(send.target)
+        if task.cancelled():
+            self._give_slot_back(send)
+
+    def _give_slot_back(self, send: Send) -> None:
+        if send.target is not None:
+            self._destinations.unused(send.target, send.message.organization_id)
 
     async def _exchange(self, send: Send) -> Sent | DeliveryFailed:
         if isinstance(send.prepared, DeliveryFailed):

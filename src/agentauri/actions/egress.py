@@ -19,7 +19,6 @@ from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 
 from agentauri.errors import FieldError
@@ -114,6 +113,13 @@ class Guard:
         reach = _reach(address)
         return reach == "global" or (reach == "other" and self._allow_insecure)
 
+    def known(self, host: str) -> tuple[str, ...] | None:
+        """The host's addresses if they were looked up within the last 30 s, or are written as such. None also where one
+        of them is not allowed: `addresses` says so."""
+        known = self._known.get(host)
+        found = known[1] if known and known[0] > time.monotonic() else (host,) if _is_literal(host) else None
+        return found if found is not None and all(map(self.allows, found)) else None
+
     async def addresses(self, host: str, organization_id: str) -> tuple[str, ...]:
         """The host's addresses, all of them allowed; remembered for 30 s.
 
@@ -165,37 +171,11 @@ class Guard:
         return tuple(dict.fromkeys(found))
 
     def make_socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """aiohttp's socket factory: the last check, with the address that is about to be connected to."""
+        """The HTTP client's socket factory: the last check, with the address that is about to be connected to."""
         family, kind, protocol, _, address = info
         if not self.allows(address[0]):
             raise SocketRefused("the target's address is not a public one")
         return socket.socket(family, kind, protocol)
-
-
-class Resolver(AbstractResolver):
-    """Gives aiohttp the addresses that the guard has checked."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        try:
-            found = await self._guard.addresses(host, "")
-        except EgressRefused as error:
-            raise SocketRefused(str(error)) from error
-        except LookUpFailed as error:
-            raise OSError(str(error)) from error
-        families = {address: socket.AF_INET6 if ":" in address else socket.AF_INET for address in found}
-        return [
-            ResolveResult(hostname=host, host=address, port=port, family=of, proto=0, flags=socket.AI_NUMERICHOST)
-            for address, of in families.items()
-            if family in (socket.AF_UNSPEC, of)
-        ]
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 class _Slots:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 
 import asyncpg
 import msgspec
@@ -183,5 +184,6 @@ def _shortened(event: Mapping[str, object]) -> tuple[dict[str, object], list[str
     return short, names
 
 
+@lru_cache(maxsize=1024)  # many are made in one transaction, at one moment
 def _milliseconds(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from importlib.metadata import version
+from urllib.parse import urlsplit
 
-import aiohttp
-from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
-from aiohttp.connector import Connection
 from msgspec import Struct
-from yarl import URL
 
-from agentauri.actions.egress import EgressRefused, Guard, LookUpFailed, Resolver, SocketRefused
+from agentauri.actions.egress import EgressRefused, Guard, LookUpFailed, SocketRefused
 from agentauri.actions.errors import DeliveryFailed, Permanent, Retryable
+from agentauri.actions.wire import BODY_BYTES, Answer, Broken, CannotConnect, NotHttp, Place, Wire
 
-RESPONSE_BYTES = 64 * 1024
 EXCERPT_LENGTH = 1024
 USER_AGENT = f"AgentAuri/{version('agentauri')}"
-IDLE_SECONDS = 4.0
-"""Below the 5 s after which common servers close an idle connection, perhaps just as we use it."""
+HAS_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+"""Methods whose length is told also where it is 0."""
 
 
 class Reply(Struct, frozen=True):
-    """`excerpt` is at most 1,024 characters that any store and any log can hold, `peer` the address that answered."""
+    """`headers` have lower-case names, `excerpt` is at most 1,024 characters that any store and any log can hold,
+    `peer` is the address that answered."""
 
     status: int
     headers: Mapping[str, str]
@@ -33,51 +35,26 @@ class Reply(Struct, frozen=True):
     peer: str | None
 
 
-class _Response(ClientResponse):
-    """Remembers who answered: a short answer has given its connection back before it is looked at."""
-
-    peer: str | None = None
-
-    async def start(self, connection: Connection) -> ClientResponse:
-        if connection.transport is not None and (address := connection.transport.get_extra_info("peername")):
-            self.peer = str(address[0])
-        return await super().start(connection)
-
-
 class Outbound:
     """One shared client for everything that is sent on a customer's behalf."""
 
-    def __init__(self, session: ClientSession, guard: Guard) -> None:
-        self._session = session
+    def __init__(self, wire: Wire, guard: Guard) -> None:
+        self._wire = wire
         self.guard = guard
 
     @classmethod
     @asynccontextmanager
     async def open(cls, guard: Guard) -> AsyncIterator[Outbound]:
-        connector = TCPConnector(
-            limit=0,  # how much is in flight is the dispatcher's decision
-            use_dns_cache=False,  # the guard's answers are the only ones
-            resolver=Resolver(guard),
-            socket_factory=guard.make_socket,
-            happy_eyeballs_delay=0.25,
-            keepalive_timeout=IDLE_SECONDS,
-        )
-        session = ClientSession(
-            connector=connector,
-            response_class=_Response,
-            cookie_jar=DummyCookieJar(),
-            auto_decompress=False,  # a small body may expand to gigabytes
-            trust_env=False,
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-        )
-        async with session:
-            yield cls(session, guard)
+        wire = Wire(guard.make_socket)
+        try:
+            yield cls(wire, guard)
+        finally:
+            wire.close()
 
     async def exchange(
         self,
         method: str,
-        url: URL,
+        url: str,
         headers: Mapping[str, str],
         body: bytes | None,
         *,
@@ -90,48 +67,66 @@ class Outbound:
             Permanent: the guard refuses the target, or there is no such request.
             Retryable: anything on the way there or back.
         """
+        place, head = _request_line(url)
+        request = _request(method, head, headers, body)
+        started = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(timeout):
-                await self.guard.addresses(url.raw_host or "", organization_id)
-                async with self._session.request(
-                    method, url, headers=headers, data=body, allow_redirects=False
-                ) as response:
-                    raw = await _read(response)
-                    peer = response.peer if isinstance(response, _Response) else None
-                    return Reply(response.status, response.headers, _excerpt(raw, response), peer)
+            addresses = self.guard.known(place.host)
+            if addresses is None:
+                async with asyncio.timeout(timeout):
+                    addresses = await self.guard.addresses(place.host, organization_id)
+            left = timeout - (asyncio.get_running_loop().time() - started)
+            answer = await self._wire.exchange(place, addresses, request, left)
         except TimeoutError as error:
             raise Retryable("timeout", f"no complete answer within {timeout:g} s") from error
         except EgressRefused as error:
             raise Permanent("egress_refused", str(error)) from error
         except LookUpFailed as error:
             raise Retryable("dns", str(error)) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (CannotConnect, Broken, NotHttp, OSError) as error:
             raise _failure(error) from error
+        return Reply(answer.status, answer.headers, _excerpt(answer), answer.peer)
 
 
-async def _read(response: ClientResponse) -> bytes:
-    """The body up to the limit; a longer one is cut off together with its connection."""
-    content = response.content
-    if content.at_eof():
-        return b""
-    chunks = []
-    left = RESPONSE_BYTES
-    while chunk := await content.read(left):
-        chunks.append(chunk)
-        left -= len(chunk)
-        if left <= 0:
-            response.close()
-            break
-    return b"".join(chunks)
+@lru_cache(maxsize=10_000)
+def _request_line(url: str) -> tuple[Place, str]:
+    """Where a URL leads; its path and the first header.
+
+    Raises:
+        Permanent: it cannot be used.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.scheme not in ("http", "https") or "@" in parts.netloc or not re.fullmatch(r"[!-~]+", url):
+        raise Permanent("invalid_request", "the request's URL cannot be used")
+    default = 443 if parts.scheme == "https" else 80
+    authority = f"[{host}]" if ":" in host else host
+    authority += "" if port in (None, default) else f":{port}"
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Place(parts.scheme, host, port or default), f"{path} HTTP/1.1\r\nHost: {authority}\r\n"
 
 
-def _excerpt(raw: bytes, response: ClientResponse) -> str:
+def _request(method: str, line: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    head = "".join([f"{method} {line}", *[f"{name}: {value}\r\n" for name, value in headers.items()]])
+    lines = len(headers) + 2
+    if head.count("\n") != lines or head.count("\r") != lines or "\0" in head:
+        raise Permanent("invalid_request", "the request has a header that cannot be sent")
+    if body is not None or method in HAS_LENGTH:
+        head += f"Content-Length: {len(body or b'')}\r\n"
+    return f"{head}\r\n".encode() + (body or b"")
+
+
+def _excerpt(answer: Answer) -> str:
+    raw = answer.body
     if not raw:
         return ""
-    coding = response.headers.get("Content-Encoding", "identity").lower()
+    coding = answer.headers.get("content-encoding", "identity").lower()
     if coding in ("gzip", "deflate"):
         try:
-            raw = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(raw, RESPONSE_BYTES)
+            raw = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(raw, BODY_BYTES)
         except zlib.error:
             return f"({coding} that does not decompress)"
     elif coding != "identity":
@@ -140,24 +135,21 @@ def _excerpt(raw: bytes, response: ClientResponse) -> str:
 
 
 def _failure(error: Exception) -> DeliveryFailed:
-    """The client's exception as a verdict, in words that name no address and no header."""
+    """What went wrong as a verdict, in words that name no address and no header."""
     match error:
-        case aiohttp.ClientConnectorError(os_error=SocketRefused() as refused):
+        case CannotConnect(__cause__=SocketRefused() as refused):
             return Permanent("egress_refused", str(refused))
-        case aiohttp.ClientConnectorCertificateError():
+        case CannotConnect(__cause__=OSError(errno=number)):
+            return Retryable("connection", f"cannot connect: {os.strerror(number) if number else 'no answer'}")
+        case ssl.SSLCertVerificationError():
             return Retryable("tls", "the certificate was not accepted")
-        case aiohttp.ClientSSLError():
+        case ssl.SSLError():
             return Retryable("tls", "the TLS handshake failed")
-        case aiohttp.ClientConnectorDNSError():
-            return Retryable("dns", "the target's name does not resolve")
-        case aiohttp.ClientConnectorError(os_error=cause):
-            return Retryable("connection", f"cannot connect: {cause.strerror or 'no answer'}")
-        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
-            return Permanent("invalid_request", "the request's URL cannot be used")
-        case aiohttp.ServerDisconnectedError():
+        case Broken():
             return Retryable("connection", "the connection was closed without an answer")
-        case aiohttp.ClientOSError() | OSError():
-            return Retryable("connection", f"the connection broke: {error.strerror or type(error).__name__}")
-        case aiohttp.ClientError():
+        case NotHttp():
             return Retryable("protocol", "the answer is not valid HTTP")
-    return Permanent("invalid_request", "the request has a header that cannot be sent")
+        case OSError(errno=number):
+            reason = os.strerror(number) if number else type(error).__name__
+            return Retryable("connection", f"the connection broke: {reason}")
+    raise AssertionError from error

@@ -6,6 +6,7 @@ Ready ids are a list that operators know as `action_jobs`. Times are the databas
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import time
@@ -42,19 +43,29 @@ ANY_BYTES = "latin-1"
 WINDOW = 1000
 PROMOTE_LIMIT = 1000
 PUSH_CHUNK = 1000
-PINGS_TO_RETURN = 3
-PROBE_FIRST, PROBE_LAST, PING_GAP = 0.5, 2.0, 0.05
+WRITES_TO_RETURN = 3
+PROBE_FIRST, PROBE_LAST, WRITE_GAP = 0.5, 2.0, 0.05
+PROBE_MS = 1000
 PUSHES_FAILED = 10
 
 Due = tuple[str, int]
 """An id and when it is due, in milliseconds of the database's clock."""
 
 
+class Promoted(Struct, frozen=True):
+    """How many ids are ready, and when the next one is due."""
+
+    ready: int
+    due: int | None
+
+
 class Leased(Struct, frozen=True):
-    """Ids that are ours for a while, as they stand in the list, and how many are left there."""
+    """Ids that are ours for a while, as they stand in the list, how many are left there, and how many lanes were seen
+    on the way; 0 where nothing is left."""
 
     ids: list[str]
     depth: int
+    lanes: int
 
 
 class Restored(Struct, frozen=True):
@@ -135,16 +146,16 @@ class Queue:
         answer = await self._call(scripts.PUSH, now, mark, *(word for pair in due for word in pair))
         return Restored(*cast("list[int]", answer))
 
-    async def promote(self, now: int) -> int | None:
-        """Make ready what is due, and what was leased and never came back; when the next id is due."""
-        _, due = cast("list[int]", await self._call(scripts.PROMOTE, now, PROMOTE_LIMIT))
-        return None if due < 0 else due
+    async def promote(self, now: int) -> Promoted:
+        """Make ready what is due, and what was leased and never came back."""
+        ready, due = cast("list[int]", await self._call(scripts.PROMOTE, now, PROMOTE_LIMIT))
+        return Promoted(ready, None if due < 0 else due)
 
     async def lease(self, count: int, *, now: int) -> Leased:
         """Take up to `count` ids for 90 s, or fewer: fairly over organizations, oldest first within one."""
         count = min(count, LEASE_MOST)
-        depth, *ids = cast("list[bytes]", await self._call(scripts.LEASE, count, now + LEASE_MS, WINDOW))
-        return Leased([id_.decode(ANY_BYTES) for id_ in ids], int(depth))
+        depth, lanes, *ids = cast("list[bytes]", await self._call(scripts.LEASE, count, now + LEASE_MS, WINDOW))
+        return Leased([id_.decode(ANY_BYTES) for id_ in ids], int(depth), int(lanes))
 
     async def ack(self, ids: Sequence[str]) -> None:
         """Forget ids that need nothing more, for now or for ever."""
@@ -155,6 +166,10 @@ class Queue:
         """Give leased ids back, to be ready at their time; at the head of the list where that is now."""
         if due:
             await self._call(scripts.RETRY, now, *(word for pair in due for word in pair))
+
+    async def reserve(self, words: Sequence[str | int], *, now: int, slack: int, keep: int) -> list[int]:
+        """What `scripts.RESERVE` answers; `Slots` knows what it means."""
+        return cast("list[int]", await self._call(scripts.RESERVE, now, slack, keep, *words))
 
     async def census(self) -> Census:
         return Census(*cast("list[int]", await self._call(scripts.CHECK)))
@@ -214,15 +229,17 @@ class Queue:
                 message=f"{'Redis refuses' if refused else 'Failed to connect to Redis'}: {describe(error)}",
             )
         self._there.clear()
+        metrics.ACTION_QUEUE_DEPTH.set(math.nan)  # nobody knows
         if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._ping_until_back(), name="redis-probe")
+            self._probe = asyncio.create_task(self._write_until_back(), name="redis-probe")
 
-    async def _ping_until_back(self) -> None:
+    async def _write_until_back(self) -> None:
         delay, answered = PROBE_FIRST, 0
-        while answered < PINGS_TO_RETURN:
-            await asyncio.sleep(PING_GAP if answered else delay)
+        while answered < WRITES_TO_RETURN:
+            await asyncio.sleep(WRITE_GAP if answered else delay)
             try:
-                await self._redis.ping()
+                # Without memory, without disk or as a replica it answers pings all the same, and takes nothing.
+                await self._redis.set(scripts.PROBE, 1, px=PROBE_MS)
                 answered += 1
             except (RedisError, OSError) as error:
                 answered, delay = 0, min(delay * 2, PROBE_LAST)

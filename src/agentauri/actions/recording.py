@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -38,6 +38,9 @@ BATCH = 200
 GATHER_SECONDS = 0.005
 BUSY_SECONDS, FAILED_SECONDS = 0.1, 1.0
 """When to try again to record an outcome whose rows are locked by others, or that broke its transaction."""
+
+TOLD_AT_ONCE = 50
+"""Lines of the log in one turn of the loop."""
 
 ERROR_LENGTH = 500
 RATE_LIMITED = 429
@@ -88,7 +91,7 @@ class Recorder:
         self._instance = instance
         self._waiting: deque[Outcome] = deque()
         self._arrived = asyncio.Event()
-        self._writing: list[Outcome] = []
+        self._writing: dict[DeliveryId, Outcome] = {}
         self._later: dict[tuple[DeliveryId, int], Outcome] = {}
 
     def __len__(self) -> int:
@@ -101,7 +104,7 @@ class Recorder:
 
     def busy(self) -> set[DeliveryId]:
         """Deliveries whose outcome is not written yet."""
-        return {outcome.send.id for outcome in (*self._waiting, *self._writing, *self._later.values())}
+        return {outcome.send.id for outcome in (*self._waiting, *self._writing.values(), *self._later.values())}
 
     def add(self, outcome: Outcome) -> None:
         self._waiting.append(outcome)
@@ -122,28 +125,24 @@ class Recorder:
         group = self._take()
         if not group:
             return
-        self._writing = group
+        self._writing = {outcome.send.id: outcome for outcome in group}
         try:
             await self._record_or_split(group)
         except Unavailable:
-            self._waiting.extendleft(reversed(group))
+            self._waiting.extendleft(reversed([outcome for outcome in group if self._may_wait(outcome)]))
             self._arrived.set()
             await self._database.up()
         finally:
-            self._writing = []
+            self._writing = {}
             self._on_written()
 
     def _take(self) -> list[Outcome]:
         """Up to a group of outcomes in the order in which they ended, no delivery twice."""
         self._arrived.clear()
         group: dict[DeliveryId, Outcome] = {}
-        now = time.monotonic()
         while self._waiting and len(group) < BATCH and self._waiting[0].send.id not in group:
             outcome = self._waiting.popleft()
-            if outcome.expires < now:
-                self._drop(outcome)
-            else:
-                group[outcome.send.id] = outcome
+            group[outcome.send.id] = outcome
         if self._waiting:
             self._arrived.set()
         return list(group.values())
@@ -184,6 +183,8 @@ class Recorder:
             await self._record_or_split(others)
 
     def _add_later(self, outcome: Outcome, seconds: float) -> None:
+        if not self._may_wait(outcome):
+            return
         key = outcome.send.id, outcome.send.message.attempt
 
         def add() -> None:
@@ -267,17 +268,28 @@ class Recorder:
             except RedisUnavailable:
                 pass
         reach("dispatcher.acked")
+        for outcome, _ in settled.results:
+            del self._writing[outcome.send.id]
+        self._on_written()  # others may be sent while we tell of these
+        _count(settled.results)
         teller = log.bind()  # once for all lines: the proxy binds anew with every call
-        for outcome, result in settled.results:
+        for number, (outcome, result) in enumerate(settled.results):
+            if number % TOLD_AT_ONCE == TOLD_AT_ONCE - 1:
+                await asyncio.sleep(0)
             _report(teller, outcome, result, settled.due.get(result.id))
 
-    def _drop(self, outcome: Outcome) -> None:
+    def _may_wait(self, outcome: Outcome) -> bool:
+        """Whether one that could not be written is worth another try. One that comes late, as after a standstill of the
+        process, is written like any other: it counts for as much as its claim still does."""
+        if outcome.expires >= time.monotonic():
+            return True
         log.error(
             "delivery.outcome_dropped",
             message="The outcome could not be recorded before its claim ended; the delivery repeats under its id",
             delivery_id=str(outcome.send.id),
             trigger_id=outcome.send.message.trigger.id,
         )
+        return False
 
 
 def _claim_stands(row: asyncpg.Record, outcome: Outcome, instance: str) -> bool:
@@ -299,18 +311,21 @@ def _for_breaker(outcome: Outcome) -> BreakerOutcome:
 
 
 # Looking a metric's child up by its labels costs more than counting.
-_attempts = cache(metrics.DELIVERY_ATTEMPTS.labels)
 _seconds = cache(metrics.DELIVERY_ATTEMPT.labels)
-_finished = cache(metrics.DELIVERIES_FINISHED.labels)
+
+
+def _count(results: Sequence[tuple[Outcome, Result]]) -> None:
+    for (channel, verdict), number in Counter((o.send.action_type, r.outcome) for o, r in results).items():
+        metrics.DELIVERY_ATTEMPTS.labels(channel, verdict).inc(number)
+    for (status, channel), number in Counter((r.status, o.send.action_type) for o, r in results).items():
+        if status in ("delivered", "dead"):
+            metrics.DELIVERIES_FINISHED.labels(status, channel).inc(number)
 
 
 def _report(teller: FilteringBoundLogger, outcome: Outcome, result: Result, due_at: object) -> None:
     send = outcome.send
     channel = send.action_type
-    _attempts(channel, result.outcome).inc()
     _seconds(channel).observe(result.took)
-    if result.status in ("delivered", "dead"):
-        _finished(result.status, channel).inc()
     fields = {
         "trigger_id": send.message.trigger.id,
         "delivery_id": str(send.id),

@@ -7,6 +7,7 @@ DELAYED = "agentauri:queue:delayed"
 LEASED = "agentauri:queue:leased"
 KNOWN = "agentauri:queue:known"
 WAKE = "agentauri:wake"
+PROBE = "agentauri:queue:probe"
 
 KEYS = (READY, DELAYED, LEASED, KNOWN)
 
@@ -42,37 +43,36 @@ return {pushed, read, redis.call('LLEN', ready)}
 """
 )
 
-# now, at most this many of each. Answers how many became ready, and the next due time (-1: none).
+# now, at most this many of each. Answers how many are ready by now, and the next due time (-1: none).
 PROMOTE = (
     _NAMES
     + """
-local count = 0
 for _, from in ipairs({delayed, leased}) do
     local due = redis.call('ZRANGEBYSCORE', from, '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
     for _, id in ipairs(due) do
         redis.call('ZREM', from, id)
         redis.call('RPUSH', ready, id)
     end
-    count = count + #due
 end
 local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-return {count, first[2] and tonumber(first[2]) or -1}
+return {redis.call('LLEN', ready), first[2] and tonumber(first[2]) or -1}
 """
 )
 
-# how many, when the lease lapses, window. Looks at both ends of ready: the old work at the head, and whoever came last,
-# so that one tenant's backlog does not hide another's first delivery. Mostly what is to go stands at the head already,
-# and popping it is all there is to write. Otherwise both ends are taken out, and what is not picked goes back to the
-# tail, a turn of all lanes at a time and the oldest last: there the next call finds it first. So both ends are in order
-# more often than not, and merging them saves sorting.
+# how many, when the lease lapses, window. Answers how many are left, how many lanes were seen (0: all is taken), and
+# the ids. Looks at both ends of ready: the old work at the head, and whoever came last, so that one tenant's backlog
+# does not hide another's first delivery. Mostly what is to go stands at the head already, and popping it is all there
+# is to write. Otherwise both ends are taken out, and what is not picked goes back to the tail, a turn of all lanes at a
+# time and the oldest last: there the next call finds it first. So both ends are in order more often than not, and
+# merging them saves sorting.
 LEASE = (
     _NAMES
     + """
 local wanted, lapse, window = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local total = redis.call('LLEN', ready)
-if total == 0 or wanted <= 0 then return {total} end
+if total == 0 or wanted <= 0 then return {total, 0} end
 
-local picked = {}
+local picked, lanes_seen = {}, 0
 if total <= wanted then
     picked = redis.call('LPOP', ready, wanted)
 else
@@ -106,6 +106,7 @@ else
     for k = i, heads do file(head[k]) end
     for k = j, 1, -1 do file(tail[k]) end
     for lane in pairs(unsorted) do table.sort(lane) end
+    lanes_seen = #order
 
     local back = {}
     for depth = 1, deepest do
@@ -141,7 +142,7 @@ else
     end
 end
 
-local leases, scored, mine = {0}, {}, {}
+local leases, scored, mine = {0, lanes_seen}, {}, {}
 local known_leases = redis.call('ZMSCORE', leased, unpack(picked))
 for k, id in ipairs(picked) do
     if not known_leases[k] and not mine[id] then -- one that is leased already was in the list twice
@@ -214,3 +215,29 @@ end
 return redis.call('SCARD', known)
 """
 )
+
+# now, slack, how long to keep, then by turns: slot of those who wait, slot of those who go ('': none may), interval,
+# how many. Answers for each how many may go now and when the first of the others may come; all in milliseconds.
+RESERVE = """
+local now, slack, keep = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local function free_at(name) return tonumber(redis.call('GET', 'agentauri:slot:' .. name) or 0) end
+local function set(name, at) redis.call('SET', 'agentauri:slot:' .. name, string.format('%.3f', at), 'PX', keep) end
+local answers = {}
+for i = 4, #ARGV, 4 do
+    local wait, pace, interval, count = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
+    local go, free = 0, 0
+    if pace ~= '' then
+        free = free_at(pace)
+        while go < count and free <= now + slack do
+            free = math.max(free, now) + interval
+            go = go + 1
+        end
+        if go > 0 then set(pace, free) end
+    end
+    local first = math.max(now, free, free_at(wait))
+    if go < count then set(wait, math.min(first + (count - go) * interval, now + keep)) end
+    answers[#answers + 1] = go
+    answers[#answers + 1] = math.floor(first)
+end
+return answers
+"""

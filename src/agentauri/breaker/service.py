@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import get_args
 
 import asyncpg
 import msgspec
@@ -33,6 +34,8 @@ class BreakerService:
     def __init__(self) -> None:
         self._refusals = Seldom()
         self._own: dict[TriggerId, State] = {}
+        for state in get_args(State):
+            metrics.BREAKER_TRANSITIONS.labels(state)
 
     async def admit(
         self, tx: Transaction, wanted: Mapping[TriggerId, tuple[BreakerConfig, int]]
@@ -191,6 +194,8 @@ class BreakerService:
             for breaker in changed
             if breaker.state != before[breaker.trigger_id].state
         ]
+        if opened := [transition for transition in transitions if transition.state == "open"]:
+            await store.audit_opened(tx, opened)
         for transition in transitions:
             # Noted before the commit: the notification may be here before we know that it was committed.
             self._own[transition.trigger_id] = transition.state

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 import asyncpg
 
-from agentauri.breaker.types import Breaker
+from agentauri.breaker.types import Breaker, Transition
 from agentauri.database import Transaction
 from agentauri.types import TriggerId
 
@@ -100,6 +100,18 @@ async def save(tx: Transaction, breakers: Collection[Breaker]) -> None:
             ON CONFLICT (trigger_id) DO UPDATE SET
                 {", ".join(f"{name} = excluded.{name}" for name in (*FIELDS[1:], "updated_at"))}""",  # noqa: S608
         *(list(column) for column in columns),
+    )
+
+
+async def audit_opened(tx: Transaction, opened: Sequence[Transition]) -> None:
+    """The owner's audit log tells when we stopped trying, and why."""
+    await tx.run(
+        """INSERT INTO audit_log (organization_id, event, actor_type, target_type, target_id, details)
+           SELECT t.organization_id, 'breaker.opened', 'system', 'trigger', t.id,
+               jsonb_build_object('last_error', o.last_error)
+           FROM unnest($1::text[], $2::text[]) AS o (trigger_id, last_error) JOIN triggers t ON t.id = o.trigger_id""",
+        [transition.trigger_id for transition in opened],
+        [transition.last_error for transition in opened],
     )
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import cast
 
 from msgspec import Struct
-from yarl import URL
 
 from agentauri.actions.channels import webhook_config
 from agentauri.actions.channels.channel import MASK, Accepted, Sent, StoredAction
@@ -111,7 +110,7 @@ class PreparedWebhook(Struct, frozen=True, kw_only=True):
         headers["webhook-signature"] = signatures(self.keys, headers["webhook-id"], now, body or b"")
         reply = await self.outbound.exchange(
             self.method,
-            URL(url, encoded=True),
+            url,
             headers,
             body,
             organization_id=message.organization_id,
@@ -170,5 +169,5 @@ def _judged(reply: Reply, expected: frozenset[int]) -> Sent:
     if verdict == "permanent":
         raise Permanent("status", told, status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
     failed = Retryable("status", told, status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
-    failed.after = retry_after(reply.headers.get("Retry-After"), datetime.now(UTC))
+    failed.after = retry_after(reply.headers.get("retry-after"), datetime.now(UTC))
     raise failed
