@@ -199,3 +199,49 @@ async def test_invalid_indexes_are_reported(janitor: Janitor, database: Database
     await until_idle(janitor)
     [line] = [line for line in log_lines if line["event"] == "janitor.index_invalid"]
     assert line["index"] == "events_time"
+
+
+async def test_samples_are_kept_while_they_are_in_a_window_or_may_come_back_into_one(
+    janitor: Janitor, database: Database
+) -> None:
+    async with database.transaction() as tx:
+        await tx.run("INSERT INTO triggers (id, organization_id, user_id, name) VALUES ('t', 'o', 'u', 'n')")
+        for scope, newest in (("final", 1000), ("open", 1000), ("ema", 1000)):
+            state = '{"ema": 1}' if scope == "ema" else '{"seconds": 60, "count": 1}'
+            await tx.run("INSERT INTO trigger_state VALUES ('t', 1, $1, $2, 9, $3)", scope, state, newest)
+        for scope in ("final", "open", "lost"):
+            for time in (839, 840, 939, 940, 1000):
+                await tx.run("INSERT INTO window_samples VALUES ('t', 1, $1, $2, $2, 1)", scope, time)
+        await tx.run(
+            """INSERT INTO state_undo (chain_id, block_number, event_seq, trigger_id, leaf_id, scope_key, input)
+               VALUES (5, 1, 1, 't', 1, 'open', '{"t": 900}'), (5, 1, 1, 't', 1, 'open', '{"t": 1000}')"""
+        )
+
+    await until_idle(janitor)
+
+    async with database.transaction() as tx:
+        rows = await tx.fetch("SELECT scope_key, event_time FROM window_samples ORDER BY 1, 2")
+        assert [tuple(row) for row in rows] == [
+            ("final", 940), ("final", 1000), ("open", 840), ("open", 939), ("open", 940), ("open", 1000),
+        ]  # fmt: skip
+        assert await tx.fetchval("SELECT count(*) FROM state_undo") == 2
+
+
+async def test_what_can_be_undone_on_a_chain_that_nobody_indexes_is_kept_as_long_as_deliveries(
+    janitor: Janitor, database: Database
+) -> None:
+    async with database.transaction() as tx:
+        await tx.run("INSERT INTO triggers (id, organization_id, user_id, name) VALUES ('t', 'o', 'u', 'n')")
+        for name, moment in (("old", OLD), ("new", datetime.now(UTC))):
+            seq = await insert_by_hand(tx, name, chain_id=77, created_at=moment)
+            await tx.run(
+                """INSERT INTO state_undo (chain_id, block_number, event_seq, trigger_id, leaf_id, scope_key)
+                   VALUES (77, 1, $1, 't', 1, $2)""",
+                seq,
+                name,
+            )
+
+    await until_idle(janitor)
+
+    async with database.transaction() as tx:
+        assert [row[0] for row in await tx.fetch("SELECT scope_key FROM state_undo")] == ["new"]

@@ -29,6 +29,17 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 BATCH = 10_000
 PARKED_DAYS, CHANGES_DAYS, HEARTBEAT_DAYS = 90, 7, 1
 
+_SAME_KEY = "{0}.trigger_id = {1}.trigger_id AND {0}.leaf_id = {1}.leaf_id AND {0}.scope_key = {1}.scope_key"
+
+# What may still be taken back has a row in the undo log, and no event to come is older than what may not.
+_OUT_OF_WINDOWS = f"""swept.ctid IN (
+    SELECT w.ctid FROM trigger_state s
+    CROSS JOIN LATERAL (SELECT coalesce(min((u.input ->> 't')::bigint), s.last_event_time) AS since
+                        FROM state_undo u WHERE {_SAME_KEY.format("u", "s")}) AS open
+    JOIN window_samples w ON {_SAME_KEY.format("w", "s")}
+        AND w.event_time < open.since - (s.state ->> 'seconds')::bigint
+    WHERE s.state ? 'seconds' LIMIT {BATCH})"""  # noqa: S608 (our own words)
+
 OF_GONE_TRIGGERS = ("trigger_state", "window_samples", "state_undo", "timers", "circuit_breaker_state")
 """Tables without foreign keys, whose rows end with their trigger."""
 
@@ -185,6 +196,18 @@ class Janitor:
                 "undo", "state_undo", HOUR,
                 """EXISTS (SELECT FROM checkpoints c
                            WHERE c.chain_id = swept.chain_id AND c.finalized_number >= swept.block_number)""",
+            ),
+            sweep(
+                "undo_unindexed", "state_undo", DAY,
+                """NOT EXISTS (SELECT FROM checkpoints c WHERE c.chain_id = swept.chain_id)
+                   AND EXISTS (SELECT FROM events e WHERE e.seq = swept.event_seq
+                               AND e.created_at < now() - make_interval(days => $1))""",
+                keep.deliveries_days,
+            ),
+            sweep("samples", "window_samples", HOUR, _OUT_OF_WINDOWS),
+            sweep(
+                "lost_samples", "window_samples", DAY,
+                f"NOT EXISTS (SELECT FROM trigger_state s WHERE {_SAME_KEY.format('s', 'swept')})",
             ),
             *(
                 sweep(

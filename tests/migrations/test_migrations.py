@@ -12,6 +12,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
 
 from agentauri.config import DatabaseConfig, RetentionConfig, database_config
 from agentauri.database import Database, Transaction
@@ -115,3 +117,10 @@ async def test_postgresql_15_runs_our_statements(postgres_15: Database, log_line
         assert (await queue.depth(tx)).waiting == 2
     await Janitor(postgres_15, queue, RetentionConfig()).step()
     assert [line for line in log_lines if line["level"] in ("ERROR", "CRITICAL")] == []
+
+
+async def test_the_revision_we_name_as_ours_is_the_one_that_alembic_would_bring(database: Database) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(ROOT / "alembic"))
+
+    assert (await state(database)).head == ScriptDirectory.from_config(config).get_current_head()

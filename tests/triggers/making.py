@@ -153,3 +153,22 @@ async def until_waiting_for_a_lock(tx: Transaction, task: asyncio.Task[Any]) -> 
 
 def coded(lines: LogLines, code: str) -> LogLines:
     return [line for line in lines if line.get("code") == code]
+
+
+def average(value: object, *, field: object = None, **config: Any) -> Leaf:
+    """An `ema_threshold` over ten values."""
+    leaf: Leaf = {"condition_type": "ema_threshold", "operator": ">", "value": value}
+    return leaf | {"config": {"window_size": 10} | config} | ({} if field is None else {"field": field})
+
+
+def limit(value: object, **config: Any) -> Leaf:
+    """A `rate_limit` of an hour."""
+    return {
+        "condition_type": "rate_limit", "operator": ">", "value": value, "config": {"time_window": "1h"} | config,
+    }  # fmt: skip
+
+
+def window(kind: str, value: object, *, field: object = "score", operator: str = ">", **config: Any) -> Leaf:
+    """An aggregate over an hour."""
+    leaf: Leaf = {"condition_type": kind, "operator": operator, "value": value, "config": {"window": "1h"} | config}
+    return leaf if kind == "count" or field is None else leaf | {"field": field}

@@ -333,3 +333,28 @@ async def test_watchdogs_speak_of_what_stands_still(
     await finish(evaluator)
     await evaluator.watch()
     assert len(coded(log_lines, "EVENTS_STALLED")) == 1
+
+
+async def test_an_event_that_the_ledger_forgot_keeps_the_deliveries_it_has(
+    database: Database, evaluator: Evaluator, log_lines: LogLines
+) -> None:
+    async with database.transaction() as tx:
+        await make_trigger(tx)
+        seqs = await insert_events(tx, *range(40))
+    await evaluator.step()
+    async with database.transaction() as tx:
+        await tx.run("DELETE FROM processed_events WHERE event_seq = $1", seqs[7])
+        await tx.run(
+            """INSERT INTO event_queue (event_seq, chain_id, kind)
+               SELECT seq, chain_id, 'assert' FROM events WHERE seq = $1""",
+            seqs[7],
+        )
+        fresh = await insert_events(tx, *range(39))
+
+    await evaluator.step()
+
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT count(*) FROM deliveries") == 79
+        assert await tx.fetchval("SELECT count(*) FROM event_queue") == 0
+        assert len(await matches(tx, fresh)) == 39
+    assert not coded(log_lines, "POLLING_FALLBACK_EVENT_FAILED")

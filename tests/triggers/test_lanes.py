@@ -42,3 +42,15 @@ def test_the_floor_is_the_lowest_position_that_can_still_wait() -> None:
     assert lanes.floor == 50
     lanes.back(30)
     assert lanes.floor == 30
+
+
+def test_a_hinted_chain_is_looked_into_from_the_floor_on() -> None:
+    lanes = Lanes()
+    lanes.found([lane(1, 10)])
+    for served in iter(lanes.next, None):
+        lanes.served(served, 20, more=False)
+    lanes.found([])
+    lanes.hint(ChainId(2))
+    lanes.hint(ChainId(2))
+
+    assert list(iter(lanes.next, None)) == [lane(2, 20)]

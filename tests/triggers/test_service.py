@@ -23,7 +23,7 @@ from agentauri.triggers import (
     UnsupportedChain,
 )
 from agentauri.types import ActionId, OrganizationId, Page, TriggerId, UserId
-from triggers.making import agent, field, insert_events, make_trigger, matches
+from triggers.making import agent, average, field, finish, insert_events, make_trigger, matches, window
 
 OURS, THEIRS, USER = OrganizationId("org-1"), OrganizationId("org-2"), UserId("user-1")
 HOOK = ActionDraft(action_type="webhook", config={"url": "http://127.0.0.1:9/hook"})
@@ -151,8 +151,8 @@ async def test_every_refused_field_is_named(service: TriggerService) -> None:
                 description="x" * 1001,
                 chain_id=5,
                 fire_at="finalized",
-                cooldown_seconds=60,
-                dedupe_key="{{agent_id}}",
+                cooldown_seconds=2_592_001,
+                dedupe_key="{{delivery_id}}",
                 conditions=[{"any": []}],
                 actions=[ActionDraft(action_type="webhook", config={})],
             )
@@ -415,3 +415,40 @@ async def test_facts_of_a_bad_configuration_are_the_defaults(database: Database,
         facts = await service.facts(tx, [trigger])
 
     assert facts[trigger].breaker == BreakerConfig(half_open_max_calls=2)
+
+
+async def test_a_trigger_that_remembers_says_so(database: Database, service: TriggerService, make: Any) -> None:
+    made = await make(conditions=[average(5)], cooldown_seconds=60, dedupe_key="{{ tag1 }}")
+
+    assert made.is_stateful
+    assert (made.cooldown_seconds, made.dedupe_key) == (60, "{{ tag1 }}")
+    assert made.conditions[0]["config"] == {"window_size": 10, "scope": "agent"}
+    assert not (await make(cooldown_seconds=60)).is_stateful
+
+
+async def test_what_a_leaf_remembers_goes_with_what_it_means_and_with_its_trigger(
+    database: Database, service: TriggerService, evaluator: Evaluator, make: Any, change: Any
+) -> None:
+    made = await make(conditions=[average(5), window("count", 0)], cooldown_seconds=60)
+    other = await make(conditions=[average(5)])
+    async with database.transaction() as tx:
+        await insert_events(tx, 1, score=7)
+    await finish(evaluator)
+
+    async def remembered(trigger: TriggerDetail) -> list[int]:
+        tables = ("trigger_state", "window_samples", "state_undo")
+        sql = " UNION ".join(f"SELECT leaf_id FROM {table} WHERE trigger_id = $1" for table in tables)
+        async with database.transaction() as tx:
+            return sorted(row[0] for row in await tx.fetch(sql, trigger.id))
+
+    assert await remembered(made) == [0, 1, 2]
+    mean, counts = made.conditions
+    made = await change(made, conditions=[mean | {"value": "6"}, counts | {"config": {"window": "2h"}}])
+    assert [leaf["id"] for leaf in made.conditions] == [1, 3]
+    assert await remembered(made) == [0, 1]
+    assert not (await change(made, conditions=[agent(1)])).is_stateful
+    assert await remembered(made) == [0]
+    async with database.transaction() as tx:
+        await service.delete(tx, OURS, made.id)
+    assert await remembered(made) == []
+    assert await remembered(other) == [1]

@@ -1,7 +1,7 @@
 """One batch of queue rows: what each event means for the triggers, and writing that down.
 
-`evaluate` decides and touches nothing but memory; `write` puts all of it into the caller's transaction: deliveries,
-then the ledger, then the queue.
+`evaluate` decides: from the events alone, and for triggers that remember with what they have in the database, which is
+then written in the caller's transaction. `write` adds the rest to that: deliveries, then the ledger, then the queue.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from itertools import groupby
 from typing import NamedTuple, cast
 
 import msgspec
@@ -21,8 +22,10 @@ from agentauri.database import Transaction
 from agentauri.events import Event, EventQueue, Finished
 from agentauri.log import get_logger
 from agentauri.triggers import store
-from agentauri.triggers.index import Index
+from agentauri.triggers.index import Index, Program
 from agentauri.triggers.matching import Definition
+from agentauri.triggers.state import Visit, meet
+from agentauri.triggers.state_undo import remembered, undo
 from agentauri.triggers.store import Resume, Row
 from agentauri.types import ActionId, EventId, EventSeq, OrganizationId, TriggerId, utc_now
 
@@ -52,7 +55,7 @@ class Raised(NamedTuple):
 
 
 class Verdict(Struct):
-    """What one row came to.
+    """What one row came to. Of its `visits` it is not known yet before the triggers' memories were asked.
 
     `total` counts with the parts that earlier transactions wrote; `unfinished` says that there are more to come, and
     that the row stays in the queue.
@@ -61,16 +64,31 @@ class Verdict(Struct):
     row: Row
     event: Event | None
     matched: int = 0
+    suppressed: int = 0
     drafts: list[DeliveryDraft] = field(default_factory=list)
+    visits: list[tuple[Definition, Visit]] = field(default_factory=list)
     raised: list[Raised] = field(default_factory=list)
     total: Resume = Resume()
     unfinished: bool = False
+    superseded: bool = False
+    """The event is taken back in this same batch, and comes again in its right place."""
 
     def pairs(self) -> set[Pair]:
-        """The (trigger, action) that matched. A trigger that broke has not said no."""
+        """The (trigger, action) that matched. A trigger that broke, or does not know any more, has not said no."""
+        open_ = [raised.definition for raised in self.raised]
+        open_ += [definition for definition, visit in self.visits if visit.unknown]
         matched = {(draft.trigger_id, draft.action_id) for draft in self.drafts}
         return matched.union(
-            (raised.trigger_id, action.id) for raised in self.raised for action in raised.definition.actions
+            (TriggerId(definition.trigger_id), action.id) for definition in open_ for action in definition.actions
+        )
+
+    @property
+    def so_far(self) -> Resume:
+        """This row's part and those before it."""
+        return msgspec.structs.replace(
+            self.total,
+            matched=self.total.matched + self.matched,
+            deliveries=self.total.deliveries + len(self.drafts),
         )
 
     @property
@@ -80,7 +98,7 @@ class Verdict(Struct):
 
     @property
     def asserts(self) -> bool:
-        return self.row.kind == "assert" and self.stands
+        return self.row.kind == "assert" and self.stands and not self.superseded
 
     @property
     def retracts(self) -> bool:
@@ -105,21 +123,27 @@ class Batch:
         """Who broke. Of an event in parts that is asked after the last of them."""
         return [raised for verdict in self.verdicts if not verdict.unfinished for raised in verdict.raised]
 
-    async def evaluate(self, rows: Iterable[Row]) -> None:
+    async def evaluate(self, tx: Transaction, rows: Iterable[Row]) -> None:
         """Go through rows in their order, until all are done or as many matches found as one transaction takes."""
         room = MAX_MATCHES
+        rows = list(rows)
+        taken_back = {row.event_seq: row.position for row in rows if row.kind == "retract"}
         for row in rows:
             verdict = Verdict(row, None if row.event_id is None else row.event())
+            verdict.superseded = taken_back.get(row.event_seq, row.position) > row.position
             if verdict.asserts:
                 found = await self._matches(verdict)
                 if len(found) > room and self.verdicts:
                     break
                 self._decide(verdict, found)
-                room -= verdict.matched
+                room -= len(found)
             self.verdicts.append(verdict)
             await self._breathe()
+        await self._remember(tx)
+        for verdict in self.verdicts:
+            verdict.total = verdict.so_far
 
-    async def _matches(self, verdict: Verdict) -> list[Definition]:
+    async def _matches(self, verdict: Verdict) -> list[Program]:
         row, event = verdict.row, cast(Event, verdict.event)
         if row.trigger_id is None:
             numbers = self._index.candidates(event)
@@ -132,41 +156,74 @@ class Batch:
             try:
                 program = self._index.program(number)
                 if program is not None and program.matches(event):
-                    found.append(program.definition)
+                    found.append(program)
             except Exception as error:  # noqa: BLE001  (one trigger's bug must not stop the others)
                 verdict.raised.append(Raised(row, self._index.definition(number), error))
             if not count % CANDIDATES_AT_ONCE:
                 await self._breathe()
         if row.resume is not None:
             after = row.resume.after
-            found = [definition for definition in found if definition.trigger_id > after]
+            found = [program for program in found if program.definition.trigger_id > after]
         return found
 
-    def _decide(self, verdict: Verdict, found: list[Definition]) -> None:
-        """Draft what the matches ask for. An event that returns is not cut: most of its deliveries exist already."""
+    def _decide(self, verdict: Verdict, found: list[Program]) -> None:
+        """Draft what the matches ask for; those that depend on what a trigger remembers are to be visited.
+
+        An event that returns is not cut: most of its deliveries exist already.
+        """
         row, event = verdict.row, cast(Event, verdict.event)
+        before = row.resume or Resume()
         if len(found) > MAX_MATCHES and not row.again:
             verdict.unfinished = True
-            found = sorted(found, key=lambda definition: definition.trigger_id)[:MAX_MATCHES]
-        verdict.matched = len(found)
-        verdict.drafts = [_draft(definition, action, event) for definition in found for action in definition.actions]
-        before = row.resume or Resume()
-        verdict.total = Resume(
-            after=found[-1].trigger_id if verdict.unfinished else before.after,
-            matched=before.matched + len(found),
-            deliveries=before.deliveries + len(verdict.drafts),
-            spent_ms=before.spent_ms,
-        )
+            found = sorted(found, key=lambda program: program.definition.trigger_id)[:MAX_MATCHES]
+            before = msgspec.structs.replace(before, after=found[-1].definition.trigger_id)
+        for program in found:
+            definition = program.definition
+            if program.state is None:
+                verdict.matched += 1
+                verdict.drafts += [_draft(definition, action, event) for action in definition.actions]
+            else:
+                visit = Visit(definition.trigger_id, program.state, event, again=row.again)
+                verdict.visits.append((definition, visit))
+        verdict.total = before
 
-    async def write(self, tx: Transaction, deliveries: DeliveryService, queue: EventQueue, max_attempts: int) -> None:
-        """Put everything that was decided into `tx`."""
+    async def _remember(self, tx: Transaction) -> None:
+        """Ask the memories of triggers: in the order of the rows, since what one event leaves there another one finds,
+        and what was taken back has to be gone before it comes again."""
+        retracted = {verdict.row.event_seq for verdict in self.verdicts if verdict.row.kind == "retract"}
+        left = await remembered(tx, retracted) if retracted else set()
+        met: set[EventSeq] = set()
+        for takes_back, verdicts in groupby(self.verdicts, key=lambda verdict: verdict.row.kind == "retract"):
+            if takes_back:
+                gone = {verdict.row.event_seq for verdict in verdicts} & (left | met)
+                if gone:
+                    await undo(tx, gone)
+                met -= gone
+            elif visited := [verdict for verdict in verdicts if verdict.visits]:
+                visits = [visit for verdict in visited for _, visit in verdict.visits]
+                for visit in visits:
+                    visit.again |= visit.event.seq in met
+                await meet(tx, visits, self._breathe)
+                met |= {visit.event.seq for visit in visits}
+                for verdict in visited:
+                    _conclude(verdict)
+
+    async def write(
+        self, tx: Transaction, deliveries: DeliveryService, queue: EventQueue, max_attempts: int, *, fresh: bool
+    ) -> None:
+        """Put everything that was decided into `tx`. `fresh` says that what was never evaluated has no deliveries.
+
+        Raises:
+            asyncpg.UniqueViolationError: it has.
+        """
         self._progress()
         if retracted := {verdict.row.event_seq for verdict in self.verdicts if verdict.retracts}:
             await deliveries.hold_retracted(tx, retracted)
         kept = await self._meet_again(tx, deliveries)
         drafts = [draft for verdict in self.verdicts for draft in verdict.drafts]
+        fresh = fresh and not any(verdict.row.again for verdict in self.verdicts)
         for start in range(0, len(drafts), CHUNK):
-            await deliveries.create(tx, drafts[start : start + CHUNK])
+            await deliveries.create(tx, drafts[start : start + CHUNK], fresh=fresh)
             self._progress()
         kept |= await self._set_aside(tx, queue, max_attempts)
         spent_ms = self.elapsed_ms()
@@ -247,7 +304,12 @@ class Batch:
             metrics.EVENT_PROCESSING.observe(elapsed / 1000)
         metrics.TRIGGERS_EVALUATED.inc(self.evaluated)
         metrics.TRIGGERS_MATCHED.inc(sum(verdict.matched for verdict in self.verdicts))
+        suppressed = sum(verdict.suppressed for verdict in self.verdicts)
+        metrics.MATCHES_SUPPRESSED.inc(suppressed)
         for verdict in done:
+            if verdict.row.is_first and verdict.event is not None and verdict.event.origin != "chain":
+                # Nobody here stored it: others write into `events` as well.
+                metrics.EVENTS_INGESTED.labels(str(verdict.row.chain_id), "external").inc()
             if verdict.total.matched > warn_above:
                 metrics.TRIGGER_COUNT_EXCEEDED.inc()
                 log.warning(
@@ -267,7 +329,7 @@ class Batch:
             taken=len(self.verdicts),
             matched=sum(verdict.matched for verdict in self.verdicts),
             deliveries=sum(len(verdict.drafts) for verdict in self.verdicts),
-            suppressed=0,
+            suppressed=suppressed,
             took_ms=round(elapsed, 1),
         )
 
@@ -281,7 +343,21 @@ class Batch:
             self._breath = time.perf_counter()
 
 
-def _draft(definition: Definition, action: MatchAction, event: Event) -> DeliveryDraft:
+def _conclude(verdict: Verdict) -> None:
+    """Draft what came of the visits. A match that the cooldown suppresses is one, but nothing is made of it."""
+    event = cast(Event, verdict.event)
+    for definition, visit in verdict.visits:
+        if visit.error is not None:
+            verdict.raised.append(Raised(verdict.row, definition, visit.error))
+        elif visit.matched:
+            verdict.matched += 1
+            if visit.suppressed:
+                verdict.suppressed += 1
+            else:
+                verdict.drafts += [_draft(definition, action, event, visit.context) for action in definition.actions]
+
+
+def _draft(definition: Definition, action: MatchAction, event: Event, context: bytes | None = None) -> DeliveryDraft:
     return DeliveryDraft(
         organization_id=OrganizationId(definition.organization_id),
         trigger_id=TriggerId(definition.trigger_id),
@@ -296,6 +372,7 @@ def _draft(definition: Definition, action: MatchAction, event: Event) -> Deliver
         event_epoch=event.epoch,
         event_created_at=event.created_at,
         chain_id=event.chain_id,
+        context=context,
     )
 
 

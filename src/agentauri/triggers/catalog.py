@@ -8,9 +8,12 @@ applies what is missing before anything is matched, so that an event meets every
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import gc
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +24,7 @@ from agentauri.errors import Invalid
 from agentauri.log import get_logger
 from agentauri.triggers import store
 from agentauri.triggers.conditions import parse
+from agentauri.triggers.drafts import cooldown_faults
 from agentauri.triggers.index import Index
 from agentauri.triggers.matching import Definition
 from agentauri.triggers.store import TriggerRow
@@ -30,12 +34,19 @@ log = get_logger(__name__)
 
 MAX_CHANGES = 1000
 """How many changed triggers a batch of events waits for; more are caught up with outside of it."""
-PAGE, SLICE = 1000, 200
+PAGE = 500
+BREATH = 0.005
+"""Seconds of reading triggers after which others get their turn."""
 LOG_KEPT = timedelta(days=6)
 """Changes are kept for seven days; an index that lay idle for so long starts afresh."""
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 _decode_blocks = msgspec.json.Decoder(dict[int, int]).decode
+
+
+class _Page(NamedTuple):
+    rows: Sequence[TriggerRow]
+    actions: Mapping[TriggerId, Sequence[MatchAction]]
 
 
 class Catalog:
@@ -112,14 +123,17 @@ class Catalog:
         started = asyncio.get_running_loop().time()
         self._version = None
         self.index = Index()  # the old one goes first: two would not fit
-        after = ""
-        while True:
-            async with self._database.transaction() as tx:
-                rows = await store.trigger_page(tx, after, PAGE)
-                if not rows:
-                    break
-                await self._consider(tx, rows)
-            after = rows[-1].id
+        # A collection walks all that was ever made, every pause longer; what a start or a load makes is here to stay.
+        gc.freeze()
+        page = asyncio.ensure_future(self._page(""))
+        try:
+            while (read := await page).rows:
+                page = asyncio.ensure_future(self._page(read.rows[-1].id))
+                await self._consider(read)
+        finally:
+            page.cancel()
+            await asyncio.wait([page])
+        gc.freeze()
         took = asyncio.get_running_loop().time() - started
         log.info("index.loaded", triggers=len(self.index), version=seen.version, took_ms=round(took * 1000))
 
@@ -127,14 +141,20 @@ class Catalog:
         rows = await store.trigger_rows(tx, trigger_ids)
         for gone in set(trigger_ids).difference(row.id for row in rows):
             self.index.drop(gone)
-        await self._consider(tx, rows)
+        await self._consider(_Page(rows, await self._actions.for_matching(tx, trigger_ids)))
 
-    async def _consider(self, tx: Transaction, rows: Sequence[TriggerRow]) -> None:
-        actions = await self._actions.for_matching(tx, [row.id for row in rows])
-        for number, row in enumerate(rows, 1):
-            self._file(row, actions.get(row.id, ()))
-            if not number % SLICE:
+    async def _page(self, after: str) -> _Page:
+        async with self._database.transaction() as tx:
+            rows = await store.trigger_page(tx, after, PAGE)
+            return _Page(rows, await self._actions.for_matching(tx, [row.id for row in rows]) if rows else {})
+
+    async def _consider(self, page: _Page) -> None:
+        started = time.perf_counter()
+        for row in page.rows:
+            self._file(row, page.actions.get(row.id, ()))
+            if time.perf_counter() - started > BREATH:
                 await asyncio.sleep(0)
+                started = time.perf_counter()
 
     def _file(self, row: TriggerRow, actions: Sequence[MatchAction]) -> None:
         """Put one trigger into the index if it can fire, and note a verdict that its row does not carry yet."""
@@ -178,8 +198,10 @@ def definition_of(row: TriggerRow, actions: Sequence[MatchAction]) -> Definition
         msgspec.MsgspecError: its JSON has another shape than ours.
     """
     tree = parse(_decode(row.condition), path="condition")
-    if row.fire_at != '"seen"' or row.cooldown_seconds:
-        raise Invalid("fire_at and cooldown_seconds are not available in this version")
+    if row.fire_at != '"seen"':
+        raise Invalid("fire_at is not available in this version")
+    if faults := cooldown_faults(row.cooldown_seconds, row.dedupe_key):
+        raise Invalid.fields(*faults)
     blocks = _decode_blocks(row.start_blocks)
     if row.chain_id is not None:
         blocks = {chain_id: block for chain_id, block in blocks.items() if chain_id == row.chain_id}
@@ -195,6 +217,8 @@ def definition_of(row: TriggerRow, actions: Sequence[MatchAction]) -> Definition
         created=row.created,
         nodes=tree.nodes,
         actions=tuple(actions),
+        cooldown_seconds=row.cooldown_seconds,
+        dedupe_key=row.dedupe_key,
     )
 
 

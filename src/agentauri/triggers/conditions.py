@@ -10,22 +10,31 @@ and `nodes`, resolved, small and packable, for `matching` and the index.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
-from decimal import Decimal
+from collections.abc import Collection, Iterator, Mapping
 from itertools import count
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
-import re2
-from eth_hash.auto import keccak
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agentauri.errors import FieldError, Invalid
-from agentauri.triggers.fields import ADDRESSES, FIELDS, Field, Kind, find_field
+from agentauri.triggers.fields import FIELDS, Field, Kind, find_field
+from agentauri.triggers.state_config import STATE_TYPES, read_config, value_column
+from agentauri.triggers.values import (
+    EQUALITY,
+    ORDER,
+    SETS,
+    TEXT,
+    boolean,
+    decimal_text,
+    open_hex,
+    refuse,
+    value_reader,
+    whole_number,
+)
 
 MAX_DEPTH, MAX_LEAVES, MAX_LIST, MAX_BYTES = 8, 64, 1000, 64 * 1024
-MAX_TEXT, MAX_PATTERN, MAX_DIGITS = 1000, 512, 78
-MAX_AGENT_ID = 2**256 - 1
 FIRST_UNNUMBERED = 2**30
 """Where the ids of nodes begin that a row written by hand left without one; none can be given."""
 
@@ -42,15 +51,39 @@ class Leaf(Struct, frozen=True, array_like=True, tag="l"):
     folded: bool = False
 
 
+class Stateful(Struct, frozen=True, array_like=True, tag="s"):
+    """One test over what came before, an event's own part included.
+
+    `kind` is ema, count, sum, avg, min or max, over the values of `column`; `span` is how many of them an EMA weighs,
+    or the seconds of a window. Events with other values in the columns of `scope` have a past of their own.
+    """
+
+    id: int
+    kind: str
+    column: str
+    operator: str
+    operand: str
+    span: int
+    scope: tuple[str, ...]
+    where: tuple[Leaf | Group, ...] = ()
+    resets: bool = False
+
+    @property
+    def shape(self) -> Shape:
+        """What its state depends on: with another shape it starts afresh, whatever it is compared with."""
+        return (self.kind, self.column, self.span, self.scope, _unnumbered(self.where), self.resets)
+
+
 class Group(Struct, frozen=True, array_like=True, tag="g"):
     """`kind` is all, any or not; a not has one child."""
 
     id: int
     kind: str
-    children: tuple[Leaf | Group, ...]
+    children: tuple[Leaf | Group | Stateful, ...]
 
 
-Node: TypeAlias = Leaf | Group
+Node: TypeAlias = Leaf | Group | Stateful
+Shape: TypeAlias = tuple[object, ...]
 
 
 class Tree(Struct, frozen=True):
@@ -59,8 +92,13 @@ class Tree(Struct, frozen=True):
     nodes: tuple[Node, ...]
     document: list[dict[str, Any]]
 
-    def ids(self) -> frozenset[int]:
-        return frozenset(node.id for node in walk(self.nodes))
+    def shapes(self) -> dict[int, Shape | None]:
+        """Every id, with the shape of its leaf where that keeps state."""
+        return {node.id: node.shape if isinstance(node, Stateful) else None for node in walk(self.nodes)}
+
+    @property
+    def is_stateful(self) -> bool:
+        return any(isinstance(node, Stateful) for node in walk(self.nodes))
 
 
 OPERATORS = {
@@ -72,22 +110,14 @@ OPERATORS = {
     }.items()
     for spelling in (operator, *spellings)
 }  # fmt: skip
-EQUALITY = frozenset({"eq", "ne"})
-ORDER = frozenset({"lt", "lte", "gt", "gte"})
-SETS = frozenset({"in", "not_in"})
-TEXT = frozenset({"contains", "starts_with", "ends_with", "regex"})
 
-STATEFUL = frozenset({"ema_threshold", "rate_limit", "count", "sum", "avg", "min", "max", "sequence", "absence"})
+LATER = frozenset({"sequence", "absence"})
 GROUPS = ("all", "any", "not")
 READ_ONLY = frozenset({"id", "trigger_id", "created_at"})
 """What answers add to a node. It may be sent back; only `id` means something."""
 LEAF_KEYS = READ_ONLY | {"condition_type", "field", "operator", "value", "config"}
 GROUP_KEYS = {kind: READ_ONLY | {kind} for kind in GROUPS}
 
-_DECIMAL = re.compile(r"-?[0-9]{1,78}(\.[0-9]{1,78})?\Z")
-_INTEGER = re.compile(r"(0|[1-9][0-9]{0,77})\Z")
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
-_HASH_OR_ADDRESS = re.compile(r"0x([0-9a-fA-F]{40}|[0-9a-fA-F]{64})\Z")
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}\Z")
 
 
@@ -95,13 +125,14 @@ def parse(
     source: object,
     *,
     path: str = "conditions",
-    known: Collection[int] | None = None,
+    known: Mapping[int, Shape | None] | None = None,
     event_types: Collection[str] | None = None,
 ) -> Tree:
     """Read a condition as callers send it or as it is stored.
 
-    With `known` (for writing) a node keeps its id when it is one of these and gets a fresh one otherwise; without
-    (for reading) ids stay as they are. `event_types` are the names that `event_type_equals` may use; None is any.
+    With `known` (for writing) a node keeps its id when it is one of these, and with the same shape where it keeps
+    state; any other gets a fresh one. Without (for reading) ids stay as they are. `event_types` are the names that
+    `event_type_equals` may use; None is any.
 
     Raises:
         Invalid: naming the path and the fault of every refused part.
@@ -128,12 +159,14 @@ def walk(nodes: Collection[Node]) -> Iterator[Node]:
         yield node
         if isinstance(node, Group):
             yield from walk(node.children)
+        elif isinstance(node, Stateful):
+            yield from walk(node.where)
 
 
 class _Reader:
     """Walks one source, collecting every fault instead of stopping at the first."""
 
-    def __init__(self, known: Collection[int] | None, event_types: Collection[str] | None) -> None:
+    def __init__(self, known: Mapping[int, Shape | None] | None, event_types: Collection[str] | None) -> None:
         self.faults: list[FieldError] = []
         self.leaves = 0
         self._known = known
@@ -144,15 +177,15 @@ class _Reader:
     def node(self, source: object, path: str, depth: int) -> tuple[Node, dict[str, Any]] | None:
         try:
             if depth > MAX_DEPTH:
-                _refuse("", f"must not nest deeper than {MAX_DEPTH} levels")
+                refuse("", f"must not nest deeper than {MAX_DEPTH} levels")
             if isinstance(source, list):
                 source = {"all": source}
             if not isinstance(source, dict):
-                _refuse("", "must be a condition: an object")
+                refuse("", "must be a condition: an object")
             kind = next((key for key in GROUPS if key in source), None)
             if kind is None:
                 self.leaves += 1
-                return self._leaf(source)
+                return self._leaf(source, path, depth)
             return self._group(source, kind, path, depth)
         except FieldError as fault:
             self.faults.append(fault.under(path))
@@ -165,11 +198,11 @@ class _Reader:
             pairs = [self.node(inner, f"{path}.not", depth + 1)]
         else:
             if not isinstance(inner, list):
-                _refuse(kind, "must be a list of conditions")
+                refuse(kind, "must be a list of conditions")
             if not inner:
-                _refuse(kind, "must not be an empty list")
+                refuse(kind, "must not be an empty list")
             if len(inner) > MAX_LIST:
-                _refuse(kind, f"must have at most {MAX_LIST} items")
+                refuse(kind, f"must have at most {MAX_LIST} items")
             pairs = [self.node(item, f"{path}.{kind}[{at}]", depth + 1) for at, item in enumerate(inner)]
         found = [pair for pair in pairs if pair is not None]
         if len(found) < len(pairs):
@@ -179,40 +212,72 @@ class _Reader:
         document = {"id": number, kind: entries[0] if kind == "not" else entries}
         return Group(number, kind, tuple(node for node, _ in found)), document
 
-    def _leaf(self, source: dict[str, Any]) -> tuple[Node, dict[str, Any]]:
+    def _leaf(self, source: dict[str, Any], path: str, depth: int) -> tuple[Node, dict[str, Any]] | None:
         _only(source, LEAF_KEYS, "is not a part of a condition")
         name = source.get("condition_type")
-        if isinstance(name, str) and name in STATEFUL:
-            _refuse("condition_type", f"{name} is not available in this version")
+        if isinstance(name, str) and name in LATER:
+            refuse("condition_type", f"{name} is not available in this version")
+        if isinstance(name, str) and name in STATE_TYPES:
+            return self._stateful(source, name, path, depth)
         if not isinstance(name, str) or name not in _TYPES:
-            _refuse("condition_type", f"must be one of {', '.join(_TYPES)}, or the item a group: all, any or not")
+            known = ", ".join((*_TYPES, *STATE_TYPES))
+            refuse("condition_type", f"must be one of {known}, or the item a group: all, any or not")
         if (config := source.get("config")) is not None and config != {}:
-            _refuse("config", f"{name} takes no config")
+            refuse("config", f"{name} takes no config")
         rule = _TYPES[name]
         field = rule.field(source.get("field"))
         operator, spelled = _operator(source.get("operator"), rule, field)
         operand, folded = rule.operand(source.get("value"), operator, field)
         if name == "event_type_equals" and self._event_types is not None and operand not in self._event_types:
-            _refuse("value", "must be an event of the trigger's registry, in its exact case")
+            refuse("value", "must be an event of the trigger's registry, in its exact case")
         number = self._id(source)
         document = {"id": number, "condition_type": name, "field": source.get("field") or field.column}
         document |= {"operator": spelled, "value": operand}
         return Leaf(number, field.column, operator, operand, folded), document
 
-    def _id(self, source: dict[str, Any]) -> int:
+    def _stateful(self, source: dict[str, Any], name: str, path: str, depth: int) -> tuple[Node, dict[str, Any]] | None:
+        rule = STATE_TYPES[name]
+        column = value_column(rule, source.get("field"))
+        operator, spelled = _operator(source.get("operator"), _COMPARED, FIELDS["score"])
+        operand = _operand(name, source.get("value"))
+        config = read_config(rule, source.get("config"))
+        where: tuple[Leaf | Group, ...] = ()
+        shown = config.document
+        if (inner := (source.get("config") or {}).get("where")) is not None:
+            faults = len(self.faults)
+            pair = self.node(inner, f"{path}.config.where", depth + 1)
+            if pair is None or len(self.faults) > faults:
+                return None
+            if any(isinstance(node, Stateful) for node in walk((pair[0],))):
+                refuse("config.where", "must be a condition on the event alone")
+            where, shown = (pair[0],), shown | {"where": pair[1]}  # type: ignore[assignment]  # as was just seen
+        leaf = Stateful(0, rule.kind, column, operator, operand, config.span, config.scope, where, config.resets)
+        number = self._id(source, leaf.shape)
+        document: dict[str, Any] = {"id": number, "condition_type": name}
+        if field := source.get("field") or column:
+            document["field"] = field
+        document |= {"operator": spelled, "value": operand, "config": shown}
+        return replace(leaf, id=number), document
+
+    def _id(self, source: dict[str, Any], shape: Shape | None = None) -> int:
         """Its own id where that is to be kept, else the next free one."""
         given = source.get("id")
         if given is not None and (
             not isinstance(given, int) or isinstance(given, bool) or not 0 < given < FIRST_UNNUMBERED
         ):
-            _refuse("id", f"must be an integer from 1 to {FIRST_UNNUMBERED - 1}")
-        kept = given is not None and (self._known is None or given in self._known)
+            refuse("id", f"must be an integer from 1 to {FIRST_UNNUMBERED - 1}")
+        kept = given is not None and (self._known is None or self._is_same(given, shape))
         if kept and given in self._used:
-            _refuse("id", "is used twice")
+            refuse("id", "is used twice")
         number = given if kept else next(value for value in self._fresh if value not in self._used)
         assert number is not None
         self._used.add(number)
         return number
+
+    def _is_same(self, number: int, shape: Shape | None) -> bool:
+        """Whether a node of that id was there before, and no state of it would mean something else now."""
+        assert self._known is not None
+        return number in self._known and (shape is None or self._known[number] == shape)
 
 
 class _Type(Struct, frozen=True):
@@ -226,33 +291,33 @@ class _Type(Struct, frozen=True):
 
     def field(self, name: object) -> Field:
         if name is not None and (not isinstance(name, str) or not 1 <= len(name) <= 255):
-            _refuse("field", "must be text of 1 to 255 characters")
+            refuse("field", "must be text of 1 to 255 characters")
         if self.implied is not None:
             return FIELDS[self.implied]
         if name is None:
-            _refuse("field", "is required")
+            refuse("field", "is required")
         assert isinstance(name, str)
         if self.fields is not None and name not in self.fields:
-            _refuse("field", f"must be one of {', '.join(sorted(self.fields))}")
+            refuse("field", f"must be one of {', '.join(sorted(self.fields))}")
         found = find_field(name)
         if found is None:
-            _refuse("field", "is not a field of an event")
+            refuse("field", "is not a field of an event")
         return found
 
     def operand(self, value: object, operator: str, field: Field) -> tuple[Operand, bool]:
         """The value in its resolved form, and whether it compares without regard to case."""
         if operator == "exists":
-            return _boolean(value), False
+            return boolean(value), False
         if value is None:
-            _refuse("value", "is required")
-        read = _reader(field, operator, integer=self.integer)
+            refuse("value", "is required")
+        read = value_reader(field, operator, whole=self.integer)
         if operator not in SETS:
             texts = [read(value)]
         elif isinstance(value, list) and 1 <= len(value) <= MAX_LIST:
             texts = [read(item) for item in value]
         else:
-            _refuse("value", f"must be a list of 1 to {MAX_LIST} values")
-        folded = field.kind is Kind.HEX or _open_hex(field, operator, texts)
+            refuse("value", f"must be a list of 1 to {MAX_LIST} values")
+        folded = field.kind is Kind.HEX or open_hex(field, operator, texts)
         if folded and operator != "regex":
             texts = [text.lower() for text in texts]
         return texts if operator in SETS else texts[0], folded
@@ -268,133 +333,42 @@ _TYPES = {
 }
 
 
+_COMPARED = _Type(EQUALITY | ORDER)
+"""The operators of everything that keeps state."""
+
+
+def _operand(name: str, value: object) -> str:
+    if value is None:
+        refuse("value", "is required")
+    return whole_number(value) if name == "rate_limit" else decimal_text(value)
+
+
 def _operator(spelled: object, rule: _Type, field: Field) -> tuple[str, str]:
     """The operator, and the spelling in which it is answered."""
     if spelled is None and rule.default is not None:
         return rule.default, rule.default
     if spelled is None:
-        _refuse("operator", "is required")
+        refuse("operator", "is required")
     operator = OPERATORS.get(spelled) if isinstance(spelled, str) else None
     if operator not in rule.operators:
-        _refuse("operator", f"must be one of {', '.join(sorted(rule.operators))}")
+        refuse("operator", f"must be one of {', '.join(sorted(rule.operators))}")
     assert operator is not None
     assert isinstance(spelled, str)
     if operator in ORDER and field.kind is not Kind.NUMBER:
-        _refuse("operator", f"{operator} needs a numeric field")
+        refuse("operator", f"{operator} needs a numeric field")
     if operator in TEXT and field.kind is Kind.NUMBER:
-        _refuse("operator", f"{operator} needs a text field")
+        refuse("operator", f"{operator} needs a text field")
     return operator, spelled
 
 
-def _reader(field: Field, operator: str, *, integer: bool) -> Callable[[object], str]:
-    """Checks one value for this field and gives its text."""
-    if operator == "regex":
-        return _pattern
-    if field.kind is Kind.NUMBER:
-        return _integer if integer else _decimal
-    if field.open:
-        return _scalar
-    if field.column in ADDRESSES and (operator in EQUALITY or operator in SETS):
-        return _address
-    return _text
-
-
-def _decimal(value: object) -> str:
-    text = _plain(value)
-    if text is None or not _DECIMAL.match(text) or sum(map(str.isdigit, text)) > MAX_DIGITS:
-        _refuse("value", f"must be a decimal number of at most {MAX_DIGITS} digits")
-    return text
-
-
-def _integer(value: object) -> str:
-    text = _plain(value)
-    if text is None or not _INTEGER.match(text) or int(text) > MAX_AGENT_ID:
-        _refuse("value", "must be a whole number from 0 to 2^256-1")
-    return text
-
-
-def _plain(value: object) -> str | None:
-    """The text of a JSON number, or of a string that may hold one."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float):
-        value = Decimal(repr(value))
-    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) <= MAX_DIGITS:
-        text = format(value, "f")
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return str(value) if isinstance(value, int) and abs(value) <= 10**MAX_DIGITS else None
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT or not storable(value):
-        _refuse("value", f"must be text of at most {MAX_TEXT} characters")
-    return value
-
-
-def _scalar(value: object) -> str:
-    """A value for a field whose type nobody knows beforehand."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _text(_plain(value) if isinstance(value, int | float | Decimal) else value)
-
-
-def _address(value: object) -> str:
-    text = _text(value)
-    digits = text[2:]
-    if _ADDRESS.match(text) and digits not in (digits.lower(), digits.upper()):
-        mask = keccak(digits.lower().encode()).hex()
-        if digits != "".join(c.upper() if m >= "8" else c for c, m in zip(digits.lower(), mask, strict=False)):
-            _refuse("value", "has the wrong checksum for its mixed case; send it in lower case or correct it")
-    return text
-
-
-def _pattern(value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_PATTERN or not storable(value):
-        _refuse("value", f"must be a pattern of 1 to {MAX_PATTERN} characters")
-    try:
-        compile_pattern(value, folded=False)
-    except re2.error:
-        _refuse("value", "must be a regular expression in RE2 syntax (no look-around, no back-references)")
-    return value
-
-
-def compile_pattern(pattern: str, *, folded: bool) -> Any:
-    """A search of linear time, whatever the pattern."""
-    options = re2.Options()
-    options.log_errors = False
-    options.case_sensitive = not folded
-    return re2.compile(pattern, options=options)
-
-
-def _boolean(value: object) -> str:
-    if value is None or value is True or value == "true":
-        text = "true"
-    elif value is False or value == "false":
-        text = "false"
-    else:
-        _refuse("value", "must be true or false")
-    return text
-
-
-def _open_hex(field: Field, operator: str, values: list[str]) -> bool:
-    """Arguments have no declared type; one that is compared with an address or a hash is taken for one."""
-    exact = operator in EQUALITY or operator in SETS
-    return field.open and exact and all(_HASH_OR_ADDRESS.match(value) for value in values)
-
-
-def storable(text: str) -> bool:
-    """PostgreSQL stores neither NUL nor half of a surrogate pair."""
-    if text.isascii():
-        return "\x00" not in text
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+def _unnumbered(nodes: Collection[Node]) -> object:
+    """The nodes without their ids, to compare them."""
+    return tuple(
+        replace(node, id=0, children=_unnumbered(node.children)) if isinstance(node, Group) else replace(node, id=0)
+        for node in nodes
+    )
 
 
 def _only(source: dict[str, Any], allowed: frozenset[str], message: str) -> None:
     for key in source.keys() - allowed:
-        _refuse(key if _NAME.match(key) else "", message)
-
-
-def _refuse(field: str, message: str) -> NoReturn:
-    raise FieldError(field, message)
+        refuse(key if _NAME.match(key) else "", message)

@@ -14,14 +14,17 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from agentauri.actions import TemplateError, compile_event_text
 from agentauri.breaker import BreakerConfig
 from agentauri.errors import FieldError, Invalid
-from agentauri.triggers.conditions import parse, storable
+from agentauri.triggers.conditions import Shape, parse
 from agentauri.triggers.fields import EVENT_TYPES
 from agentauri.triggers.trigger_store import StoredTrigger
 from agentauri.triggers.types import BreakerPatch, Condition, TriggerDraft, TriggerPatch
+from agentauri.triggers.values import storable
 
 MAX_NAME, MAX_DESCRIPTION = 255, 1000
+MAX_COOLDOWN = 30 * 86_400
 MATCH_ALL: Condition = {"condition_type": "field", "field": "event_type", "operator": "exists", "value": "true"}
 LATER = "is not available in this version"
 NOTHING = "null"
@@ -52,10 +55,22 @@ def faults_of(wanted: TriggerDraft | TriggerPatch, chains: Collection[int] | Non
         faults.append(FieldError("chain_id", "is not a chain of this installation"))
     if wanted.fire_at not in (UNSET, "seen"):
         faults.append(FieldError("fire_at", f"must be seen: a later time {LATER}"))
-    if wanted.cooldown_seconds not in (UNSET, 0):
-        faults.append(FieldError("cooldown_seconds", f"must be 0: a cooldown {LATER}"))
-    if wanted.dedupe_key not in (UNSET, None):
-        faults.append(FieldError("dedupe_key", f"must be null: a key {LATER}"))
+    seconds = 0 if wanted.cooldown_seconds is UNSET else wanted.cooldown_seconds
+    return faults + cooldown_faults(seconds, None if wanted.dedupe_key is UNSET else wanted.dedupe_key)
+
+
+def cooldown_faults(seconds: int, dedupe_key: str | None) -> list[FieldError]:
+    """What is wrong with how often a trigger may fire, sent or stored."""
+    faults = []
+    if not 0 <= seconds <= MAX_COOLDOWN:
+        faults.append(FieldError("cooldown_seconds", f"must be a number from 0 to {MAX_COOLDOWN}"))
+    if dedupe_key is not None:
+        try:
+            compile_event_text(dedupe_key)
+        except TemplateError as error:
+            faults.append(FieldError("dedupe_key", str(error)))
+        if not dedupe_key or not storable(dedupe_key):
+            faults.append(FieldError("dedupe_key", "must be a template, or null"))
     return faults
 
 
@@ -103,12 +118,18 @@ def _checked(items: list[Condition], before: list[Condition], registry: str | No
     if not items:
         return NOTHING if before else None
     event_types = EVENT_TYPES.get(registry) if registry else frozenset().union(*EVENT_TYPES.values())
-    tree = parse(items, known=_ids(before), event_types=event_types)
+    tree = parse(items, known=_shapes(before), event_types=event_types)
     if tree.document == [{key: value for key, value in item.items() if key != BORN} for item in before]:
         return None
     born = {item.get("id"): item.get(BORN) for item in before}
     document = [item | {BORN: born.get(item["id"]) or now} for item in tree.document]
     return msgspec.json.encode(document).decode()
+
+
+def leaves_with_state(condition: str) -> frozenset[int]:
+    """Ids of the leaves of a stored condition that remember something."""
+    items = _listed(msgspec.json.decode(condition))
+    return frozenset(number for number, shape in _shapes(items).items() if shape is not None)
 
 
 def shown(stored: StoredTrigger) -> dict[str, Any]:
@@ -170,7 +191,10 @@ def _registry(wanted: TriggerDraft | TriggerPatch, stored: StoredTrigger | None)
 
 def _items(stored: StoredTrigger | None) -> list[Condition]:
     """The items of a stored condition. A hand-written one may be a single item, or no condition at all."""
-    document = None if stored is None else msgspec.json.decode(stored.condition)
+    return _listed(None if stored is None else msgspec.json.decode(stored.condition))
+
+
+def _listed(document: Any) -> list[Condition]:
     items = document if isinstance(document, list) else [document]
     return [item if isinstance(item, dict) else {"all": item} for item in items if item is not None]
 
@@ -179,8 +203,8 @@ def _is_match_all(items: list[Condition]) -> bool:
     return len(items) == 1 and MATCH_ALL.items() <= items[0].items()
 
 
-def _ids(items: list[Condition]) -> frozenset[int]:
+def _shapes(items: list[Condition]) -> dict[int, Shape | None]:
     try:
-        return parse(items).ids() if items else frozenset()
+        return parse(items).shapes() if items else {}
     except Invalid:
-        return frozenset()
+        return {}

@@ -7,11 +7,15 @@ the end, while all others go on in the same pass. An outage is nobody's fault an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from typing import Annotated
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -20,7 +24,7 @@ from agentauri.actions import DeliveryService
 from agentauri.config import EvaluatorConfig
 from agentauri.database import Database, DatabaseUnavailable, Transaction
 from agentauri.errors import Unavailable
-from agentauri.events import EventQueue, Lane
+from agentauri.events import Depth, EventQueue, Lane
 from agentauri.faults import reach
 from agentauri.log import Seldom, get_logger
 from agentauri.supervisor import Wake, wait_for, wait_until
@@ -38,12 +42,21 @@ FULL_POLL_SECONDS = 10.0
 """How often a poll looks below the floor, for rows that were committed late."""
 LATE_POLL_SECONDS = 1.0
 """The same after a notification for which nothing was found, at most so often."""
-CHORE_SECONDS, STATS_SECONDS = 1.0, 60.0
+CHORE_SECONDS, GAUGE_SECONDS, STATS_SECONDS = 1.0, 10.0, 60.0
 MAX_CONSECUTIVE_FAILURES = 10
 FIRST_PAUSE = 0.05
 
 Gate = Callable[[], Awaitable[bool]]
 Take = Callable[[Transaction], Awaitable[Taken]]
+
+
+class _Hint(Struct):
+    """What counts of a notification."""
+
+    chain_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)]
+
+
+_decode_hint = msgspec.json.Decoder(_Hint).decode
 
 
 class Tally(Struct):
@@ -84,13 +97,16 @@ class Evaluator:
         self._seldom = Seldom()
         self._due: dict[str, float] = {}
         self._heard = False
+        self._follow_ups: deque[asyncio.Task[None]] = deque()
         self.tally = Tally()
         self.wake = Wake()
 
-    def heard(self, _payload: str = "") -> None:
-        """Somebody notified of a new event."""
+    def heard(self, payload: str = "") -> None:
+        """Somebody notified of a new event; the payload is a hint where to look first."""
         self._heard = True
         self._watch.notified()
+        with suppress(msgspec.MsgspecError):
+            self._lanes.hint(ChainId(_decode_hint(payload).chain_id))
         self.wake.set()
 
     def configured(self, _payload: str = "") -> None:
@@ -101,30 +117,55 @@ class Evaluator:
     async def run(self, stopping: asyncio.Event) -> None:
         """Poll whatever happens, notified or not."""
         failures = 0
-        while not stopping.is_set():
-            try:
-                busy = await self.step()
-                await self._upkeep()
-            except Unavailable as error:
-                failures += 1
-                await self._sit_out(error, failures, stopping)
-            else:
-                failures = 0
-                self._seldom.over("outage")
-                if not busy:
-                    await self.wake.wait(stopping, self._config.poll_interval)
+        try:
+            while not stopping.is_set():
+                try:
+                    busy = await self._advance()
+                    await self._upkeep()
+                except Unavailable as error:
+                    failures += 1
+                    await self._sit_out(error, failures, stopping)
+                else:
+                    failures = 0
+                    self._seldom.over("outage")
+                    if not busy:
+                        await self.wake.wait(stopping, self._config.poll_interval)
+        finally:
+            await self._followed_up()
 
     async def step(self) -> bool:
-        """Evaluate one batch; False when there was none to take."""
+        """Evaluate one batch, and have its deliveries queued; False when there was none to take."""
+        busy = await self._advance()
+        await self._followed_up()
+        return busy
+
+    async def _advance(self) -> bool:
+        """Evaluate one batch. Queueing its deliveries goes on meanwhile."""
         if not await self._gate():
             return False
         await self._catalog.prepare()
-        if not self._lanes or self._is_due("poll", self._config.poll_interval):
+        hinted = bool(self._lanes) and not self._is_due("poll", self._config.poll_interval)
+        if not hinted:
             await self._poll()
+        found = await self._serve_next()
+        if hinted and not found:
+            await self._poll()
+            found = await self._serve_next()
+        return found or self._catalog.behind
+
+    async def _serve_next(self) -> bool:
         while (lane := self._lanes.next()) is not None:
             if await self._serve(lane):
                 return True
-        return self._catalog.behind
+        return False
+
+    def _follow(self, work: Coroutine[object, object, None]) -> None:
+        self._follow_ups.append(asyncio.create_task(work, name="evaluator-follow-up"))
+
+    async def _followed_up(self, *, but: int = 0) -> None:
+        """Wait until no more than so many batches still have deliveries to queue."""
+        while len(self._follow_ups) > but:
+            await self._follow_ups.popleft()
 
     async def _poll(self) -> None:
         full = self._is_due("full poll", FULL_POLL_SECONDS)
@@ -138,11 +179,13 @@ class Evaluator:
 
     async def _serve(self, lane: Lane) -> bool:
         """Evaluate the next rows of a lane; False when another evaluator has it, or nothing is left there."""
+        await self._followed_up(but=1)
         limit = self._config.max_concurrent_events
         take = partial(store.take, chain_id=lane.chain_id, floor=lane.position, limit=limit)
         rows, goes_on_at = await self._pass(lane.chain_id, take)
         if not rows:
             return False
+        self._heard = False
         born = rows[-1].created_at
         if born is not None and (utc_now() - born).total_seconds() < self._config.watchdog_idle:
             self._watch.took(asyncio.get_running_loop().time())  # a backlog was announced long ago, if ever
@@ -152,12 +195,15 @@ class Evaluator:
             self._lanes.served(lane, goes_on_at, more=True)
         return True
 
-    async def _pass(self, chain_id: ChainId, take: Take) -> tuple[Sequence[Row], int | None]:
-        """One transaction. The rows taken, and the position of the first that is still to be done, if there is one."""
+    async def _pass(self, chain_id: ChainId, take: Take, *, fresh: bool = True) -> tuple[Sequence[Row], int | None]:
+        """One transaction. The rows taken, and the position of the first that is still to be done, if there is one.
+
+        What is evaluated for the first time has no deliveries yet, usually: that is found out by taking it for granted.
+        """
         rows: Sequence[Row] = ()
         batch: Batch | None = None
         try:
-            async with self._database.transaction() as tx:
+            async with self._database.transaction(later=self._follow) as tx:
                 if await store.lock_lane(tx, chain_id):
                     version, rows = await take(tx)
                 if not rows or not await self._catalog.catch_up(tx, version):
@@ -168,12 +214,15 @@ class Evaluator:
                 # Neither the wait for a connection nor what follows the commit is these events' doing.
                 async with asyncio.timeout(self._config.event_timeout) as deadline:
                     batch = Batch(self._catalog.index, partial(self._extend, deadline), self._kept)
-                    await batch.evaluate(rows)
+                    await batch.evaluate(tx, rows)
                     reach("evaluator.matched")
-                    await batch.write(tx, self._deliveries, self._queue, self._config.event_max_attempts)
+                    await batch.write(tx, self._deliveries, self._queue, self._config.event_max_attempts, fresh=fresh)
+                tx.on_commit(partial(reach, "evaluator.pushed"))
         except Unavailable:
             raise
         except Exception as error:
+            if batch is not None and fresh and isinstance(error, asyncpg.UniqueViolationError):
+                return await self._pass(chain_id, take, fresh=False)
             if batch is not None:
                 await self._isolate(chain_id, rows, error)
                 return rows, rows[0].position
@@ -182,7 +231,6 @@ class Evaluator:
             raise
         finally:
             self._active(0)
-        reach("evaluator.pushed")
         self._record(batch)
         return rows, batch.goes_on_at(rows)
 
@@ -252,14 +300,20 @@ class Evaluator:
             settled = await self._deliveries.settle(tx, facts, await store.notifying(tx, triggers))
             await self._queue.mark_settled(tx, settled)
 
-    async def watch(self) -> None:
-        """Look at the queue as an operator would, and say what is wrong."""
-        async with self._database.transaction() as tx:
+    async def gauge(self) -> Depth:
+        """Show how much waits."""
+        async with self._database.transaction(durable=False) as tx:
             depth = await self._queue.depth(tx)
-            quiet = await store.idle_for(tx, self._config.watchdog_idle)
         metrics.EVENT_QUEUE_DEPTH.set(depth.waiting)
         metrics.EVENT_QUEUE_OLDEST.set(depth.oldest_seconds)
         metrics.EVENTS_PARKED.set(depth.parked)
+        return depth
+
+    async def watch(self) -> None:
+        """Look at the queue as an operator would, and say what is wrong."""
+        depth = await self.gauge()
+        async with self._database.transaction(durable=False) as tx:
+            quiet = await store.idle_for(tx, self._config.watchdog_idle)
         alarms = self._watch.check(
             asyncio.get_running_loop().time(),
             depth=depth.waiting,
@@ -272,6 +326,8 @@ class Evaluator:
     async def _upkeep(self) -> None:
         if self._is_due("chores", CHORE_SECONDS):
             await self.chores()
+        if self._is_due("gauge", GAUGE_SECONDS):
+            await self.gauge()
         if self._is_due("watch", self._config.watchdog_interval):
             await self.watch()
         if self._is_due("stats", STATS_SECONDS):

@@ -20,6 +20,7 @@ from msgspec import Struct
 from agentauri.events import Event
 from agentauri.triggers.fields import FIELDS, Getter, Kind, getter
 from agentauri.triggers.matching import Check, Definition, Key, compile_nodes, eligible, necessary
+from agentauri.triggers.state_programs import StateProgram, compile_state
 
 PROGRAMS = 50_000
 WORN = 10_000
@@ -31,10 +32,11 @@ Bucket = int | array  # type: ignore[type-arg]  # one number costs nothing; arra
 
 
 class Program(Struct, frozen=True):
-    """One trigger, ready to run."""
+    """One trigger, ready to run. With a `state` the match is not decided by the event alone."""
 
     definition: Definition
     check: Check
+    state: StateProgram | None = None
 
     def matches(self, event: Event) -> bool:
         return eligible(self.definition, event) and self.check(event)
@@ -122,7 +124,9 @@ class Index:
         if packed is None:
             return None
         definition = _unpack(packed)
-        program = self._programs[number] = Program(definition, compile_nodes(definition.nodes))
+        program = self._programs[number] = Program(
+            definition, compile_nodes(definition.nodes), compile_state(definition)
+        )
         if len(self._programs) > PROGRAMS:
             self._programs.popitem(last=False)
         return program

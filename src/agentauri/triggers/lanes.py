@@ -33,6 +33,11 @@ class Lanes:
         else:
             self.floor = max(self.floor, self._taken + 1)
 
+    def hint(self, chain_id: ChainId) -> None:
+        """There may be something to take from this chain."""
+        if all(lane.chain_id != chain_id for lane in self._ready):
+            self._ready.append(Lane(chain_id, self.floor))
+
     def next(self) -> Lane | None:
         if not self._ready:
             return None

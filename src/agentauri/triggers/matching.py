@@ -1,7 +1,8 @@
 """What a trigger says about one event. Pure: no clock, no database, no state.
 
 `compile_nodes` turns a checked condition into one function of an event, `necessary` says by which equalities the index
-may file it, and `eligible` says whether a trigger sees an event at all.
+may file it, and `eligible` says whether a trigger sees an event at all. Where a condition keeps state, these tell of
+the parts that do not; the rest is for `state_programs`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from msgspec import Struct
 
 from agentauri.actions import MatchAction
 from agentauri.events import Event
-from agentauri.triggers.conditions import Group, Leaf, Node, compile_pattern
+from agentauri.triggers.conditions import Group, Leaf, Node, Stateful, walk
 from agentauri.triggers.fields import FIELDS, Getter, Kind, getter
+from agentauri.triggers.values import compile_pattern
 
 Check: TypeAlias = Callable[[Event], bool]
 Key: TypeAlias = tuple[str, int | str]
@@ -51,6 +53,8 @@ class Definition(Struct, frozen=True, array_like=True):
     created: int
     nodes: tuple[Node, ...]
     actions: tuple[MatchAction, ...]
+    cooldown_seconds: int = 0
+    dedupe_key: str | None = None
 
 
 def eligible(definition: Definition, event: Event) -> bool:
@@ -69,9 +73,13 @@ def eligible(definition: Definition, event: Event) -> bool:
     return event.block_number > start
 
 
+def keeps_state(node: Node) -> bool:
+    return not isinstance(node, Leaf) and any(isinstance(inner, Stateful) for inner in walk((node,)))
+
+
 def compile_nodes(nodes: Sequence[Node]) -> Check:
-    """One function that says whether all of `nodes` hold for an event."""
-    return _all([_compile(node) for node in nodes])
+    """One function that says whether all of `nodes` hold for an event. One that keeps state is left out."""
+    return _all([_compile(node) for node in nodes if not keeps_state(node)])
 
 
 def _compile(node: Node) -> Check:
@@ -85,6 +93,8 @@ def _compile(node: Node) -> Check:
         case Group():
             inner = _compile(node.children[0])
             return lambda event: not inner(event)
+        case Stateful():
+            raise TypeError("a leaf that keeps state is no function of the event alone")
         case _:
             assert_never(node)
 
@@ -203,27 +213,37 @@ _SETS: dict[str, Callable[[Getter, frozenset[Any]], Check]] = {"in": _in, "not_i
 
 
 def necessary(nodes: Sequence[Node]) -> frozenset[Key] | None:
-    """Equalities of which one holds whenever all of `nodes` do; None when there are none to rely on.
+    """Equalities of which one holds whenever all of `nodes` do, and for every event that feeds a leaf among them; None
+    when there are none to rely on.
 
     The empty set says that the condition holds for no event.
     """
-    return _best([_keys(node) for node in nodes])
+    found = [_keys(node) for node in nodes if not keeps_state(node)]
+    # An event may feed one leaf and not the others, so of the parts with state none is necessary alone.
+    if len(found) < len(nodes):
+        found.append(_union([_keys(node) for node in nodes if keeps_state(node)]))
+    return _best(found)
 
 
 def _keys(node: Node) -> frozenset[Key] | None:
     match node:
         case Leaf():
             return _leaf_keys(node)
+        case Stateful():
+            return necessary(node.where)
         case Group(kind="all"):
             return necessary(node.children)
         case Group(kind="any"):
-            found = [_keys(child) for child in node.children]
-            known = [keys for keys in found if keys is not None]
-            return frozenset().union(*known) if len(known) == len(found) else None
+            return _union([_keys(child) for child in node.children])
         case Group():
             return None
         case _:
             assert_never(node)
+
+
+def _union(found: Sequence[frozenset[Key] | None]) -> frozenset[Key] | None:
+    known = [keys for keys in found if keys is not None]
+    return frozenset().union(*known) if len(known) == len(found) else None
 
 
 def _leaf_keys(leaf: Leaf) -> frozenset[Key] | None:

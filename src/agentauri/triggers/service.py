@@ -76,6 +76,7 @@ class TriggerService:
         wanted = prepared.wanted
         assert isinstance(wanted, TriggerDraft)
         trigger_id = TriggerId(str(uuid4()))
+        condition = drafts.condition_of(wanted, None, utc_now()) or drafts.NOTHING
         await store.insert(
             tx,
             {
@@ -83,7 +84,8 @@ class TriggerService:
                 "organization_id": organization_id,
                 "user_id": user_id,
                 "environment": wanted.environment,
-                "condition": drafts.condition_of(wanted, None, utc_now()) or drafts.NOTHING,
+                "condition": condition,
+                "is_stateful": bool(drafts.leaves_with_state(condition)),
                 **drafts.columns_of(wanted, None),
             },
         )
@@ -120,7 +122,9 @@ class TriggerService:
         columns = drafts.columns_of(wanted, stored)
         condition = drafts.condition_of(wanted, stored, utc_now())
         if condition is not None:
-            columns |= {"condition": condition, "invalid_reason": None}
+            leaves = drafts.leaves_with_state(condition)
+            columns |= {"condition": condition, "is_stateful": bool(leaves), "invalid_reason": None}
+            await store.forget_leaves(tx, trigger_id, leaves & drafts.leaves_with_state(stored.condition))
         switched = columns.get("enabled")
         if columns or prepared.actions is not None:
             await store.update(tx, trigger_id, columns, restart=switched is True)

@@ -11,10 +11,15 @@ import msgspec
 from msgspec import Struct
 
 from agentauri.database import Transaction
-from agentauri.events import COLUMNS, Event, select_list
+from agentauri.events import COLUMNS, Event
 from agentauri.types import ChainId, EventSeq, TriggerId
 
 _OWN = len(COLUMNS)
+_READ_AS = dict.fromkeys(("agent_id", "feedback_index", "value_raw", "args"), "e.{}::text")
+"""What the driver would be slow to decode only for `Event` to do it again."""
+_READ_AS |= dict.fromkeys(("topics", "data"), "NULL::bytea")
+"""The log's own bytes mean nothing to triggers."""
+_EVENT = ", ".join(_READ_AS.get(name, 'e."{}"').format(name) for name in COLUMNS)
 
 
 class Resume(Struct, frozen=True):
@@ -37,15 +42,23 @@ class Row:
 
     def __init__(self, record: asyncpg.Record) -> None:
         self._record = record
-        self.position: int = record[_OWN]
-        self.event_seq: EventSeq = record[_OWN + 1]
-        self.chain_id: ChainId = record[_OWN + 2]
-        self.kind: str = record[_OWN + 3]
-        self.trigger_id: TriggerId | None = record[_OWN + 4]
-        resume: str | None = record[_OWN + 5]
+        self.position: int
+        self.event_seq: EventSeq
+        self.chain_id: ChainId
+        self.kind: str
+        self.trigger_id: TriggerId | None
+        self.returned: bool
+        resume: str | None
+        (self.position, self.event_seq, self.chain_id, self.kind, self.trigger_id, resume, self.returned, processed) = (
+            record[_OWN : _OWN + 8]
+        )
         self.resume = None if resume is None else _decode_resume(resume)
-        self.returned: bool = record[_OWN + 6]
-        self.again: bool = self.returned or record[_OWN + 7]
+        self.again = self.returned or processed is not None
+
+    @property
+    def is_first(self) -> bool:
+        """Nobody has evaluated the event before, for all triggers or for one."""
+        return self.kind == "assert" and self.trigger_id is None and not self.again
 
     @property
     def event_id(self) -> str | None:
@@ -68,41 +81,49 @@ class Taken(NamedTuple):
     rows: list[Row]
 
 
+_LANE = """
+    SET LOCAL plan_cache_mode TO force_generic_plan; SET LOCAL enable_seqscan TO off; SET LOCAL enable_sort TO off;
+    SET LOCAL enable_bitmapscan TO off; SET LOCAL enable_hashjoin TO off; SET LOCAL enable_mergejoin TO off"""
+
+
 async def lock_lane(tx: Transaction, chain_id: ChainId) -> bool:
     """Have this lane to ourselves until the transaction ends; False when another evaluator has it.
 
-    The plans of this transaction are made for the tables as they are: a plan that was cached while a table was empty
-    reads it from end to end once it is large.
+    In this transaction a statement is planned once and reads by index, whatever statistics say: a plan that was made
+    while a table was empty would read it from end to end once it is large, and planning anew costs as much as the work.
     """
-    locked: bool = await tx.fetchval(
-        """SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))
-           FROM set_config('plan_cache_mode', 'force_custom_plan', true)""",
-        f"agentauri evaluator {chain_id}",
-    )
-    return locked
+    # Its own statement, so that the rows are read in a snapshot that is younger than the lock.
+    lock = f"pg_try_advisory_xact_lock(hashtextextended('agentauri evaluator {chain_id:d}', 0))"
+    return bool(await tx.run(f"{_LANE}; SELECT FROM (VALUES (1)) AS one WHERE {lock}"))
 
 
 async def take(tx: Transaction, chain_id: ChainId, floor: int, limit: int) -> Taken:
     """The first rows of a lane, locked."""
-    return await _take(tx, "chain_id = $1 AND due_at IS NULL AND position >= $2", limit, chain_id, floor)
+    # In rows and in this order, which only the lane's own index has: the primary key would walk through other lanes.
+    return await _take(
+        tx,
+        f"(chain_id, position) >= ($1, $2) AND (chain_id, position) <= ($1, {2**63 - 1})",
+        limit,
+        chain_id,
+        floor,
+    )
 
 
 async def take_again(tx: Transaction, positions: Sequence[int]) -> Taken:
     """These rows, as far as nobody has dealt with them."""
-    return await _take(tx, "position = ANY($1::bigint[]) AND due_at IS NULL", len(positions), positions)
+    return await _take(tx, "position = ANY($1::bigint[])", len(positions), positions)
 
 
 async def _take(tx: Transaction, which: str, limit: int, *arguments: object) -> Taken:
     records = await tx.fetch(
         f"""WITH taken AS (
                 SELECT position, event_seq, chain_id, kind, trigger_id, resume, returned FROM event_queue
-                WHERE {which} ORDER BY position LIMIT {limit:d} FOR UPDATE SKIP LOCKED
+                WHERE due_at IS NULL AND {which} ORDER BY chain_id, position LIMIT {limit:d} FOR UPDATE SKIP LOCKED
             )
-            SELECT {select_list("e")}, t.position, t.event_seq, t.chain_id, t.kind, t.trigger_id, t.resume,
-                   t.returned, p.event_seq IS NOT NULL, c.version
-            FROM taken t CROSS JOIN trigger_catalog c
-            LEFT JOIN events e ON e.seq = t.event_seq
-            LEFT JOIN processed_events p ON p.event_seq = t.event_seq
+            SELECT {_EVENT}, t.position, t.event_seq, t.chain_id, t.kind, t.trigger_id, t.resume::text, t.returned,
+                   (SELECT true FROM processed_events p WHERE p.event_seq = t.event_seq),
+                   (SELECT version FROM trigger_catalog)
+            FROM taken t LEFT JOIN events e ON e.seq = t.event_seq
             ORDER BY t.position""",  # noqa: S608 (our own words; the limit stands in the text so that plans know it)
         *arguments,
     )
@@ -163,15 +184,16 @@ class TriggerRow(NamedTuple):
     condition: str
     fire_at: str
     cooldown_seconds: int
+    dedupe_key: str | None
     start_seq: int
     start_blocks: str
     created: int
     invalid_reason: str | None
 
 
-_TRIGGER = """id, organization_id, version, environment, chain_id, registry, enabled, condition, fire_at,
-              cooldown_seconds, start_seq, start_blocks, extract(epoch FROM created_at)::bigint AS created,
-              invalid_reason"""
+_TRIGGER = """id, organization_id, version, environment, chain_id, registry, enabled, condition::text, fire_at::text,
+              cooldown_seconds, dedupe_key, start_seq, start_blocks::text,
+              extract(epoch FROM created_at)::bigint AS created, invalid_reason"""
 
 
 class Changes(NamedTuple):
@@ -203,9 +225,9 @@ async def trigger_page(tx: Transaction, after: str, limit: int) -> list[TriggerR
     """Triggers that might fire, in the order of their ids, to stream all of them."""
     records = await tx.fetch(
         f"""SELECT {_TRIGGER} FROM triggers
-            WHERE id > $1 AND enabled AND condition <> 'null'::jsonb ORDER BY id LIMIT $2""",  # noqa: S608
+            WHERE id > $1 AND enabled AND condition <> 'null'::jsonb ORDER BY id LIMIT {limit:d}""",  # noqa: S608 (the
+        # limit stands in the text: a plan that does not know how few are wanted sorts all of them for each page)
         after,
-        limit,
     )
     return [TriggerRow(*record) for record in records]
 

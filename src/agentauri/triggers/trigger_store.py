@@ -103,6 +103,16 @@ async def delete(tx: Transaction, trigger_id: TriggerId) -> None:
         await tx.run(f"DELETE FROM {table} WHERE trigger_id = $1", trigger_id)  # noqa: S608
 
 
+async def forget_leaves(tx: Transaction, trigger_id: TriggerId, but: Collection[int]) -> None:
+    """Drop what a trigger's leaves remember, but for those that stay; when it fired last stays as well."""
+    for table in _STATE_TABLES:
+        await tx.run(
+            f"DELETE FROM {table} WHERE trigger_id = $1 AND leaf_id <> 0 AND leaf_id <> ALL($2::int[])",  # noqa: S608
+            trigger_id,
+            list(but),
+        )
+
+
 async def get(tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> StoredTrigger | None:
     record = await tx.fetchrow(
         f"SELECT {_OWN}, {_STATUS}, {_LAST_MATCHED} FROM triggers t WHERE t.id = $1 AND t.organization_id = $2",  # noqa: S608
