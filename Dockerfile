@@ -34,7 +34,8 @@ VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 
-# Only processes with the role http answer; where it does not run, the check is to be switched off.
+# Only processes with the role http answer there; where it does not run, the check is to ask at METRICS_PORT, as in
+# compose.yaml, or to be switched off.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + (os.environ.get('SERVER_PORT') or '8080') + '/health/live', timeout=4)"]
 

@@ -253,7 +253,7 @@ class Process:
         if not up.done():
             up.cancel()
             return False
-        if self._owns_database:
+        if self._owns_database and not (await migrations.state(database)).ok:
             await migrations.migrate(self._stores.database)
         if fault := await schema_fault(database):
             log.critical("schema.refused", message=fault)
@@ -301,6 +301,10 @@ class Process:
         workers = [Worker(worker.name, self._once_prepared(worker), worker.grace) for worker in workers]
         if "http" in roles:
             workers.append(Worker("http", self._http().run, 10))
+        elif app.config.server.metrics_port is not None:
+            workers.insert(
+                0, Worker("metrics", self._probes().run, 2)
+            )  # it tells of the others until they have stopped
         return workers
 
     def _once_prepared(self, worker: Worker) -> Callable[[asyncio.Event], Awaitable[None]]:
@@ -325,8 +329,16 @@ class Process:
         )
 
     def _http(self) -> HttpServer:
+        return HttpServer(create_app(self._services()), self._app.config.server)
+
+    def _probes(self) -> HttpServer:
+        server = self._app.config.server
+        app = create_app(self._services(), probes_only=True)
+        return HttpServer(app, server, port=server.metrics_port, variable="METRICS_PORT")
+
+    def _services(self) -> Services:
         app = self._app
-        services = Services(
+        return Services(
             server=app.config.server,
             environment=app.config.environment,
             version=VERSION,
@@ -339,7 +351,6 @@ class Process:
             components=self.components,
             stopping=self._stop.is_set,
         )
-        return HttpServer(create_app(services), app.config.server)
 
     async def components(self) -> Mapping[str, ComponentState]:
         """The state of every part of this process, by name."""

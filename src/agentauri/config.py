@@ -56,6 +56,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     port: int = 8080
     base_url: str = "http://localhost:8080"
     metrics_token: Secret | None = None
+    metrics_port: int | None = None
     api_docs: bool = True
     enable_hsts: bool = False
     hsts_max_age: int = 31536000
@@ -342,6 +343,7 @@ def _read_server(r: _Reader, development: bool) -> ServerConfig:
         port=port,
         base_url=base_url or f"http://localhost:{port}",
         metrics_token=Secret(token) if token else None,
+        metrics_port=r.parse("METRICS_PORT", None, lambda raw: _within(int(raw), 0, 65535), "a number from 0 to 65535"),
         api_docs=r.flag("API_DOCS_ENABLED", True),
         enable_hsts=r.flag("ENABLE_HSTS", False),
         hsts_max_age=r.number("HSTS_MAX_AGE", 31536000, 0, 2**31),

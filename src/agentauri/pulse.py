@@ -21,7 +21,7 @@ from agentauri.supervisor import wait_until
 
 log = get_logger(__name__)
 
-BEAT_SECONDS, LAG_SECONDS, REVIVE_SECONDS = 10.0, 0.25, 2.0
+BEAT_SECONDS, LAG_SECONDS, REVIVE_SECONDS = 10.0, 0.5, 2.0
 
 
 class Pulse:

@@ -99,6 +99,8 @@ class Supervisor:
     def start(self) -> None:
         for worker in self._workers:
             self._stops[worker.name] = asyncio.Event()
+            metrics.TASK_PANICKED.labels(worker.name)  # a counter that is not there yet has not risen, for an alert
+            metrics.WORKER_RESTARTS.labels(worker.name)
             self._tasks[worker.name] = asyncio.create_task(self._keep_running(worker), name=worker.name)
 
     async def stop(self) -> None:

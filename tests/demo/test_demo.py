@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import signal
+import pty
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 DEMO = (sys.executable, "-m", "agentauri", "demo")
+
+
+def take_terminal() -> None:
+    """Run in the child: its standard input is the terminal whose Ctrl-C it gets."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.fixture
@@ -34,17 +43,27 @@ def test_once_shows_every_step_and_leaves_nothing_behind(environment: dict[str, 
     assert list(Path(environment["TMPDIR"]).iterdir()) == []
 
 
-def test_ctrl_c_ends_the_live_view_with_a_summary(environment: dict[str, str]) -> None:
-    with subprocess.Popen(DEMO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
-        assert demo.stdout is not None
-        for line in demo.stdout:
-            if "feedback" in line:
-                break
-        demo.send_signal(signal.SIGINT)
-        rest = demo.stdout.read()
+def test_on_a_terminal_a_panel_lives_below_the_lines_until_ctrl_c(environment: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    environment |= {"TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "100", "LINES": "30"}
+    shown, typed = "", list[bytes]()
+    with subprocess.Popen(
+        DEMO, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=take_terminal
+    ) as demo:
+        os.close(theirs)
+        with suppress(OSError):  # the end, as a terminal says it
+            while part := os.read(ours, 65536):
+                shown += part.decode(errors="replace")
+                if "commit to request" in shown and not typed:
+                    typed.append(b"\x03")
+                    os.write(ours, b"\x03")
+    os.close(ours)
 
-    assert demo.returncode == 0, rest
-    assert "Summary" in rest
+    assert demo.returncode == 0, shown
+    assert "reorgs 0" in shown
+    *_, left = shown.rpartition("Summary")
+    assert "commit to request" not in left
+    assert "\x1b" not in left
     assert list(Path(environment["TMPDIR"]).iterdir()) == []
 
 

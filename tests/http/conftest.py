@@ -40,7 +40,9 @@ class Api:
         self.peer = "127.0.0.1"
         self.app = self.make_app()
 
-    def make_app(self, server: ServerConfig | None = None, environment: Any = "development") -> Layer:
+    def make_app(
+        self, server: ServerConfig | None = None, environment: Any = "development", *, probes_only: bool = False
+    ) -> Layer:
         house = self.house
         return create_app(
             Services(
@@ -55,7 +57,8 @@ class Api:
                 deliveries=house.deliveries,
                 components=self._components,
                 stopping=lambda: self.draining,
-            )
+            ),
+            probes_only=probes_only,
         )
 
     async def _components(self) -> Mapping[str, ComponentState]:

@@ -7,12 +7,14 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 from jsonschema import Draft202012Validator
 from msgspec.structs import replace
 
 from agentauri.config import database_config
 from agentauri.database import Database
-from agentauri.http import ComponentState, openapi_document
+from agentauri.http import ComponentState, health, openapi_document
+from agentauri.metrics import REGISTRY
 from agentauri.types import Secret
 
 from .conftest import Api, Serve
@@ -94,6 +96,48 @@ async def test_metrics_are_open_in_development(api: Api) -> None:
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert b"agentauri_http_requests_total" in answer.body
+
+
+async def test_requests_and_credentials_are_counted_by_route_and_outcome(api: Api) -> None:
+    def counted() -> list[float]:
+        route = {"method": "GET", "route": "/api/v1/events"}
+        samples: list[tuple[str, dict[str, str]]] = [
+            ("http_requests_total", {**route, "status": "401"}),
+            ("http_request_duration_seconds_count", route),
+            ("auth_attempts_total", {"kind": "api_key", "outcome": "refused"}),
+            ("http_requests_in_flight", {}),
+        ]
+        return [REGISTRY.get_sample_value(f"agentauri_{name}", labels) or 0.0 for name, labels in samples]
+
+    before = counted()
+    assert (await api.ask("GET", "/api/v1/events", key="sk_live_" + "x" * 43)).status == 401
+
+    assert [now - was for now, was in zip(counted(), before, strict=True)] == [1, 1, 1, 0]
+
+
+async def test_metrics_without_the_role_http_come_with_the_probes_and_nothing_else(api: Api) -> None:
+    api.app = api.make_app(probes_only=True)
+
+    assert b"agentauri_events_processed_total" in (await api.ask("GET", "/metrics")).body
+    assert (await api.ask("GET", "/health/live")).status == 200
+    assert (await api.ask("GET", "/health/ready")).status == 200
+    for path in ("/", "/problems", "/api/v1/events", "/api/v1/openapi.json"):
+        assert (await api.ask("GET", path)).status == 404, path
+
+
+async def test_an_answer_of_not_ready_is_not_kept_as_long_as_one_of_ready(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "KEPT_SECONDS", 1000.0)
+    monkeypatch.setattr(health, "FAILING_KEPT_SECONDS", 0.0)
+    api.app = api.make_app()
+    api.states["migrations"] = "failed"
+    assert (await api.ask("GET", "/health/ready")).status == 503
+    api.states["migrations"] = "ok"
+    assert (await api.ask("GET", "/health/ready")).status == 200
+    api.states = api.states | {"migrations": "failed"}
+
+    assert (await api.ask("GET", "/health/ready")).status == 200
 
 
 async def test_metrics_want_their_token_where_one_is_set(api: Api) -> None:

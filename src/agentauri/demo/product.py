@@ -60,6 +60,15 @@ class Product:
     async def post(self, path: str, body: object) -> Any:
         return await self._ask("POST", path, json=body)
 
+    async def metrics(self) -> str:
+        """What Prometheus would get. Raises: `ProductFailed`."""
+        try:
+            async with self._session.get(f"{self.url}/metrics") as response:
+                response.raise_for_status()
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ProductFailed(f"GET /metrics: {error!r}") from error
+
     def check_alive(self) -> None:
         """Raises: `ProductFailed`, with the end of its log, when the process has ended."""
         if self._process is not None and self._process.returncode is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from agentauri.demo.anvil import AnvilMissing
 from agentauri.demo.chain import LocalChain
 from agentauri.demo.endpoint import Endpoint
+from agentauri.demo.panel import Panel
 from agentauri.demo.product import Product, ProductFailed
 from agentauri.demo.screen import BOLD, Screen
 from agentauri.demo.story import DemoFailed, Story
@@ -55,11 +56,17 @@ async def _show(folder: Path, screen: Screen, once: bool) -> None:
         story = Story(chain, product, endpoint, screen)
         await story.set_trigger()
         screen.text()
+        panel = Panel(product, screen, story.trigger_id)
+        watching = None if once or not screen.live else asyncio.create_task(panel.run())
         try:
             await (story.tell_once() if once else story.tell_on())
         except asyncio.CancelledError:
             task.uncancel()  # Ctrl-C is how the demo ends, not a failure of it
             if once:
                 raise DemoFailed("interrupted") from None
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.wait([watching])
         if not story.sum_up():
             raise DemoFailed("not everything was as promised")

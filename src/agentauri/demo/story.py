@@ -65,6 +65,7 @@ class Story:
         self._hops: list[Hops] = []
         self._repeats = 0
         self._problems: list[str] = []
+        self.trigger_id = ""
         self._numbers = itertools.count(100)
 
     async def set_trigger(self) -> None:
@@ -84,6 +85,7 @@ class Story:
             },
         )
         self._endpoint.secret = trigger["actions"][0]["signing_secret"]
+        self.trigger_id = str(trigger["id"])
         self._screen.fact("trigger", f"NewFeedback with score < {THRESHOLD} posts to {self._endpoint.url}")
 
     async def tell_once(self) -> None:

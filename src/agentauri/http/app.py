@@ -13,6 +13,7 @@ Litestar         finds the handler, reads its input; the handler opens the one t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.plugins import PluginProtocol
+from litestar.types import ControllerRouterHandler
 
 from agentauri.http import reading
 from agentauri.http.auth import Authenticator
@@ -36,19 +38,24 @@ from agentauri.http.shared import Shared
 from agentauri.types import Secret
 
 
-def create_app(services: Services) -> Layer:
-    """The whole application, ready to be served."""
+def create_app(services: Services, *, probes_only: bool = False) -> Layer:
+    """The whole application, ready to be served; or only what watches a process: metrics, liveness, readiness."""
     document = Shared(float("inf"), lambda: asyncio.to_thread(openapi_document))
-    litestar = create_litestar(State({"desk": Desk(services, document.get)}))
+    state = State({"desk": Desk(services, document.get)})
+    litestar = create_litestar(state, routes=service.probes if probes_only else None)
     authenticator = Authenticator(services.database, services.keys)
     return surround(Entrance(litestar, RouteTable(litestar), authenticator), services.server)
 
 
-def create_litestar(state: State, openapi: OpenAPIConfig | None = None) -> Litestar:
-    """The routes alone. Errors leave as they are: `Problems` answers for them."""
-    api = Router("/api/v1", route_handlers=[*chains.routes, *events.routes, *triggers.routes, *deliveries.routes])
+def create_litestar(
+    state: State, openapi: OpenAPIConfig | None = None, routes: Sequence[ControllerRouterHandler] | None = None
+) -> Litestar:
+    """The routes alone, all of them if none are given. Errors leave as they are: `Problems` answers for them."""
+    if routes is None:
+        api = Router("/api/v1", route_handlers=[*chains.routes, *events.routes, *triggers.routes, *deliveries.routes])
+        routes = [*service.routes, api]
     return _Litestar(
-        [*service.routes, api],
+        routes,
         state=state,
         request_class=Call,
         dependencies={"filters": Provide(_read_filters, sync_to_thread=False)},

@@ -12,7 +12,7 @@ from agentauri.database import Database
 from agentauri.http.errors import NotReady, Unhealthy
 from agentauri.http.shared import Shared
 
-KEPT_SECONDS = 1.0
+KEPT_SECONDS, FAILING_KEPT_SECONDS = 1.0, 0.05
 DATABASE_SECONDS = 2.0
 
 ComponentState = Literal["ok", "degraded", "failed", "off"]
@@ -78,6 +78,8 @@ class Checkup:
         """
         components = await self._components.get()
         failing = [name for name, state in components.items() if state == "failed"]
+        if failing:
+            self._components.keep(FAILING_KEPT_SECONDS)  # whoever waits for us should not wait for nothing
         if self._stopping():
             failing.append("stopping")
         if failing:

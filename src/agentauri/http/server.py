@@ -29,16 +29,20 @@ HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 10.0
 
 
 class HttpServer:
-    """Serves until told to stop, then lets requests in flight finish. `port` is the one really bound."""
+    """Serves until told to stop, then lets requests in flight finish. `port` is the one really bound; another than the
+    server's usual one may be asked for, with the variable that names it."""
 
-    def __init__(self, app: Layer, config: ServerConfig) -> None:
+    def __init__(
+        self, app: Layer, config: ServerConfig, *, port: int | None = None, variable: str = "SERVER_PORT"
+    ) -> None:
         self._app = app
         self._config = config
-        self._socket: socket.socket | None = bind(config.host, config.port)
+        self._variable = variable
+        self._socket: socket.socket | None = bind(config.host, config.port if port is None else port, variable)
         self.port: int = self._socket.getsockname()[1]
 
     async def run(self, stopping: asyncio.Event) -> None:
-        listening = self._socket or bind(self._config.host, self.port)
+        listening = self._socket or bind(self._config.host, self.port, self._variable)
         self._socket = None  # uvicorn closes it
         server = _Server(
             uvicorn.Config(
@@ -65,7 +69,7 @@ class HttpServer:
             await serving
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, variable: str) -> socket.socket:
     """
     Raises:
         ConfigError: the address cannot be had, with the variable to change.
@@ -84,15 +88,15 @@ def bind(host: str, port: int) -> socket.socket:
             listening.close()
             raise
     except OSError as error:
-        raise ConfigError([_why_not(host, port, error)]) from error
+        raise ConfigError([_why_not(host, port, variable, error)]) from error
     return listening
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, variable: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"SERVER_PORT: {port} is in use on {host}; stop what listens there, or name another port"
+        return f"{variable}: {port} is in use on {host}; stop what listens there, or name another port"
     if error.errno == errno.EACCES:
-        return f"SERVER_PORT: {port} may only be used by root; name a port from 1024 on"
+        return f"{variable}: {port} may only be used by root; name a port from 1024 on"
     return f"SERVER_HOST: {host} is no address of this machine ({error.strerror}); name one that is, or 0.0.0.0"
 
 

@@ -25,3 +25,7 @@ class Shared(Generic[T]):
                 self._value = await self._fetch()
                 self._until = time.monotonic() + self._seconds
             return self._value
+
+    def keep(self, seconds: float) -> None:
+        """Ask anew in so many seconds at the latest."""
+        self._until = min(self._until, time.monotonic() + seconds)

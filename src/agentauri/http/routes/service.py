@@ -114,3 +114,4 @@ def _comes_from_inside(scope: HTTPScope) -> bool:
 
 
 routes = [welcome, health, live, ready, prometheus, openapi, problems, problem]
+probes = [live, ready, prometheus]
