@@ -10,6 +10,8 @@ PY := .venv/bin/python
 UV := .venv/bin/uv
 ARGS ?=
 WORKERS ?= 2
+# What a log passes, in its order; then the whole of it, and what a process costs that has nothing to do.
+BENCHES = index evaluate stateful scale deliver fairness latency whole_path poll recovery idle
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +40,7 @@ soak: setup ## full sizes: property tests, faults, benches (up to 90 minutes)
 	@$(MAKE) --no-print-directory bench
 
 bench: setup ## print every figure of the README (ARGS=--quick for a tenth of the size)
-	@for script in index evaluate deliver latency; do $(PY) bench/$$script.py $(ARGS) || exit 1; done
+	@for script in $(BENCHES); do $(PY) bench/$$script.py $(ARGS) || exit 1; done
 
 lock: .venv/.ready ## write the lock files anew from pyproject.toml
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock

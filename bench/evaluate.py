@@ -41,7 +41,7 @@ class Evaluate(Bench):
                 "SELECT count(*) FROM processed_events WHERE triggers_matched = 1 AND actions_enqueued = 1",
             )
         async with stage.fresh(), stage.application() as application, watched() as bare:
-            await _pass_through(application.database)
+            await pass_through(application.database)
         return Reading(self.count / seconds, self.count / bare.seconds, note)
 
 
@@ -70,7 +70,7 @@ async def _drain(url: str) -> None:
         await client.aclose()
 
 
-async def _pass_through(database: Database) -> None:
+async def pass_through(database: Database) -> None:
     done = False
     while not done:
         async with database.transaction() as tx:

@@ -75,6 +75,7 @@ class Bench:
     bare: ClassVar[str]
     """What the ceiling is."""
     size: ClassVar[int]
+    runs: ClassVar[int] = 5
 
     def __init__(self, scale: float) -> None:
         self.count = max(1, round(self.size * scale))
@@ -332,12 +333,12 @@ def run(
 ) -> None:
     """The command line of a bench. Given no `servers`, it starts some of its own."""
     parser = argparse.ArgumentParser(description=sys.modules[make.__module__].__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the size, and 3 runs")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size, and 3 runs at most")
     parser.add_argument("--scale", type=float, help="any part of the size")
     parser.add_argument("--runs", type=int, help="measured runs; more than one come after one to warm up")
     options = parser.parse_args(arguments)
     bench = make(options.scale or (0.1 if options.quick else 1.0))
-    runs = options.runs or (3 if options.quick else 5)
+    runs = options.runs or (min(3, bench.runs) if options.quick else bench.runs)
     try:
         with _folder() as folder, ExitStack() as stack, (folder / "bench.log").open("w") as lines:
             log.configure("json", "info", lines)
@@ -375,12 +376,16 @@ def _report(bench: Bench, readings: list[Reading]) -> None:
     print(f"  ratio    {ratio:.2f}; peak memory {_peak():.0f} MiB")
     line = {
         "bench": bench.name,
-        "value": round(value, 2),
+        "value": _rounded(value),
         "unit": bench.unit,
-        "ceiling": round(ceiling, 2),
+        "ceiling": _rounded(ceiling),
         "ratio": round(ratio, 3),
     }
     print(msgspec.json.encode(line).decode())
+
+
+def _rounded(value: float) -> float:
+    return round(value, 2 if value >= 1 else 4)
 
 
 def _number(value: float) -> str:

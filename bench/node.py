@@ -7,6 +7,7 @@ mix: people register agents, clients rate them, owners change what their agents 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
@@ -27,6 +28,8 @@ REGISTRIES = [IDENTITY, REPUTATION, VALIDATION]
 GET_VERSION = "0x0d8e6e2c"
 START = 1_770_000_000
 SECONDS = 2
+AHEAD = 3_600
+"""Seconds that a chain of ratings alone is ahead of now, so that triggers made before it is read see all of it."""
 VARIANTS = 64
 NOBODY = "0x" + "00" * 32
 
@@ -85,6 +88,12 @@ class _Mix:
             for kind in self._random.choices(self._kinds, self._weights, k=1000):
                 yield kind(self._random.randrange(VARIANTS))
 
+    def ratings(self, agents: int) -> Iterator[list[Log]]:
+        """Nothing but feedback, about so many agents in turn."""
+        while True:
+            for agent in range(agents):
+                yield self._rate(self._random.randrange(VARIANTS), _word(agent))
+
     def _agent(self) -> str:
         return _word(self._random.randrange(self._agents))
 
@@ -105,9 +114,9 @@ class _Mix:
     def _set(self, agent: str, key: str, data: str) -> Log:
         return (IDENTITY, (_topic("MetadataSet(uint256,string,string,bytes)"), agent, _topic(key)), data)
 
-    def _rate(self, variant: int) -> list[Log]:
+    def _rate(self, variant: int, agent: str = "") -> list[Log]:
         kind = "NewFeedback(uint256,address,uint64,int128,uint8,string,string,string,string,string,bytes32)"
-        topics = (_topic(kind), self._agent(), self._person(), self._tags[variant])
+        topics = (_topic(kind), agent or self._agent(), self._person(), self._tags[variant])
         return [(REPUTATION, topics, self._feedback[variant])]
 
     def _move(self, variant: int) -> list[Log]:
@@ -144,23 +153,39 @@ class _Mix:
 
 
 class _Chain:
-    def __init__(self, count: int) -> None:
+    """So many logs in blocks of the past. With `agents`, ratings of those alone, and blocks of the time to come."""
+
+    def __init__(self, count: int, agents: int = 0) -> None:
         self.blocks: list[bytes] = [b""]
         """Each block's logs as they go over the wire."""
         self.decodable = 0
-        transactions = _Mix().transactions()
+        self._begin = int(time.time()) + AHEAD if agents else START
+        self._paced: tuple[int, float, float] | None = None
+        transactions = _Mix().ratings(agents) if agents else _Mix().transactions()
         while count:
             logs = next(transactions)[:count]
             count -= len(logs)
             self.decodable += sum(not topics[0].startswith(_topic("Surprise(uint256)")) for _, topics, _ in logs)
             number = len(self.blocks)
             transaction = "0x" + sha256(b"%d" % number).hexdigest()
-            self.blocks.append(b",".join(_wire(number, transaction, place, log) for place, log in enumerate(logs)))
+            when = self._begin + SECONDS * number
+            self.blocks.append(
+                b",".join(_wire(number, when, transaction, place, log) for place, log in enumerate(logs))
+            )
             self.blocks.append(b"")
 
     @property
     def head(self) -> int:
-        return len(self.blocks) - 1
+        """Its newest block; of a chain that grows, the newest one by now."""
+        last = len(self.blocks) - 1
+        if self._paced is None:
+            return last
+        first, rate, since = self._paced
+        return min(last, first + int(rate * (time.monotonic() - since)))
+
+    def pace(self, head: int, rate: float) -> None:
+        """From now on end at block `head`, and grow by so many blocks a second."""
+        self._paced = (head, rate, time.monotonic())
 
     def header(self, number: int) -> bytes:
         return msgspec.json.encode(
@@ -168,7 +193,7 @@ class _Chain:
                 "number": hex(number),
                 "hash": _word(number + 1),
                 "parentHash": _word(number),
-                "timestamp": hex(START + SECONDS * number),
+                "timestamp": hex(self._begin + SECONDS * number),
             }
         )
 
@@ -176,20 +201,21 @@ class _Chain:
         return b"[" + b",".join([logs for logs in self.blocks[first : last + 1] if logs]) + b"]"
 
 
-def _wire(number: int, transaction: str, place: int, log: Log) -> bytes:
+def _wire(number: int, when: int, transaction: str, place: int, log: Log) -> bytes:
     address, topics, data = log
     return msgspec.json.encode(
         {
             "address": address, "topics": topics, "data": data, "blockNumber": hex(number),
-            "blockHash": _word(number + 1), "blockTimestamp": hex(START + SECONDS * number),
+            "blockHash": _word(number + 1), "blockTimestamp": hex(when),
             "transactionHash": transaction, "transactionIndex": "0x0", "logIndex": hex(place), "removed": False,
         }
     )  # fmt: skip
 
 
 class _Node:
-    def __init__(self, chain: _Chain) -> None:
+    def __init__(self, chain: _Chain, chain_id: int) -> None:
         self._chain = chain
+        self._chain_id = chain_id
 
     async def receive(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read())
@@ -214,7 +240,7 @@ class _Node:
             case "eth_call":
                 return b'"%b"' % _data("address", IDENTITY).encode()
             case "eth_chainId":
-                return b'"%b"' % hex(CHAIN).encode()
+                return b'"%b"' % hex(self._chain_id).encode()
             case "eth_getCode":
                 return b'"0x6001"'
         return b'"%b"' % _word(1).encode()
@@ -224,13 +250,16 @@ class _Node:
         return max(0, self._chain.head - behind[block]) if block in behind else int(block, 16)
 
 
-async def serve(orders: Orders, count: int) -> None:
-    """A node with so many logs. Its `about` is its URL, its head, and how many of the logs are events."""
-    chain = _Chain(count)
+async def serve(orders: Orders, count: int, agents: int = 0, chain_id: int = CHAIN) -> None:
+    """A node with so many logs, ratings of so many `agents` alone if there are any.
+
+    Its `about` is its URL, its head, and how many of the logs are events; `pace` lets it grow.
+    """
+    chain = _Chain(count, agents)
     application = web.Application()
-    application.router.add_post("/", _Node(chain).receive)
+    application.router.add_post("/", _Node(chain, chain_id).receive)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
-    await orders.obey({"about": lambda: (f"http://{host}:{port}/", chain.head, chain.decodable)})
+    await orders.obey({"about": lambda: (f"http://{host}:{port}/", chain.head, chain.decodable), "pace": chain.pace})

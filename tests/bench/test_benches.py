@@ -12,11 +12,20 @@ import harness
 from agentauri.embedded import Embedded
 from deliver import Deliver
 from evaluate import Evaluate
+from fairness import Fairness
 from harness import Bench, Reading, Stage, WrongTotals
+from idle import Help, Idle, Memory, Start
 from index import Index
 from latency import Latency
+from poll import Poll
+from recovery import Backlog, Restore
+from scale import Scale
+from stateful import Stateful
+from whole_path import WholePath
 
 SMALL = ["--scale", "0.01", "--runs", "1"]
+SLOW = [pytest.param(bench, marks=pytest.mark.soak) for bench in (Backlog, Fairness, Idle, Memory, Restore, Start)]
+"""These wait, whatever their size."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +35,7 @@ def own_log() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.mark.parametrize("bench", [Index, Evaluate, Deliver, Latency])
+@pytest.mark.parametrize("bench", [Index, Evaluate, Scale, Deliver, Latency, Stateful, WholePath, Poll, Help, *SLOW])
 def test_a_bench_finds_the_rows_that_its_work_must_leave(
     bench: type[Bench], servers: Embedded, capsys: pytest.CaptureFixture[str]
 ) -> None:
