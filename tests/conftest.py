@@ -22,7 +22,7 @@ from agentauri.migrations import migrate
 from agentauri.types import Secret
 from support.console import Command
 from support.folders import passing_folder
-from support.processes import Child, Nursery
+from support.processes import Child, Nursery, serving
 from support.processes import nursery as open_nursery
 from support.receiver import Receiver
 
@@ -190,17 +190,7 @@ def installation(database_url: str, redis_url: str, tmp_path: Path) -> dict[str,
 @pytest.fixture
 def serve(nursery: Nursery, installation: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Child]]:
     """Start `agentauri serve` on this test's stores; keyword arguments are further settings. Killed at the end."""
-    children: list[Child] = []
-
-    def start(*arguments: str, **settings: str) -> Child:
-        log = tmp_path / f"serve-{len(children)}.log"
-        child = nursery.start(["serve", *arguments], installation | settings, log)
-        children.append(child)
-        return child
-
-    yield start
-    for child in children:
-        child.kill()
+    yield from serving(nursery, installation, tmp_path)
 
 
 @pytest.fixture

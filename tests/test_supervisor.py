@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from agentauri import supervisor
+from agentauri.metrics import REGISTRY
 from agentauri.supervisor import Supervisor, Wake, Worker, wait_until
 
 
@@ -56,13 +57,19 @@ async def test_a_crashed_worker_is_restarted_and_logged(
         again.set()
         await stopping.wait()
 
+    def counted() -> list[float | None]:
+        names = ("agentauri_task_panicked_total", "agentauri_worker_restarts_total")
+        return [REGISTRY.get_sample_value(name, {"worker": "clumsy"}) for name in names]
+
     running = Supervisor([Worker("clumsy", crash_once, 1)], total_grace=10)
     running.start()
+    assert counted() == [0, 0]  # there before there is anything to count, so that an alert sees the first one
     await asyncio.wait_for(again.wait(), 10)
     await running.stop()
 
     assert [line["code"] for line in log_lines if "code" in line] == ["TASK_PANIC"]
     assert running.failed is None
+    assert counted() == [1, 1]
 
 
 async def test_six_crashes_within_a_minute_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import time
@@ -12,12 +13,13 @@ import pytest
 
 from chains import logs
 from chains.scripted import ScriptedChain, ScriptedNode, transaction
-from chaos.world import SECONDS, Fact, Left, World
+from chaos.world import SECONDS, Fact, Gate, Left, World, mine
 from support.processes import Child
 
 EVENTS = 40
 BATCH = "10"  # events at once, and so several batches
 SLOTS = 20  # sends at once
+OTHER_CHAIN = 1
 
 
 class Hop(NamedTuple):
@@ -174,6 +176,61 @@ async def test_10000_events_survive_twenty_kills_of_any_role(world: World) -> No
         running[place] = await world.start(roles[place], WEBHOOK_TIMEOUT_SECONDS="1")
 
     await world.finish(repeats=claimed, seconds=600)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+async def test_a_minute_of_kills_under_load_and_a_dispatcher_that_slept_lose_and_double_nothing(world: World) -> None:
+    """Events come from a chain and by hand. The sleeper wakes up when others have done what it had claimed."""
+    dice = random.Random(2)
+    chain = ScriptedChain(start_time=int(time.time()))
+    async with ScriptedNode.serve(chain) as node:
+        settings = {
+            "RPC_URLS_84532": node.url,
+            "START_BLOCK_84532": "1",
+            "RPC_REQUESTS_PER_SECOND": "1000",
+            "WEBHOOK_TIMEOUT_SECONDS": "1",
+        }
+        gate = Gate(world.receiver)
+        await world.happen(100, chain_id=OTHER_CHAIN)
+        await world.evaluate()
+        sleeper = await world.start("dispatcher", MAX_IN_FLIGHT_DELIVERIES=str(SLOTS), **settings)
+        await world.received(SLOTS)
+        sleeper.signal(signal.SIGSTOP)
+        claimed = [id_ for (id_,) in await world.fetch("SELECT id FROM deliveries WHERE leased_until IS NOT NULL")]
+        gate.open()
+
+        roles = ["evaluator", "evaluator", "dispatcher", "dispatcher", "indexer,http", "indexer,http"]
+        running = [await world.start(role, **settings) for role in roles]
+        repeats, kills = len(claimed), 0
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends:
+            mine(world, chain, 10)
+            await world.happen(dice.randint(50, 150), chain_id=OTHER_CHAIN)
+            await asyncio.sleep(dice.uniform(1, 3))
+            place = dice.randrange(len(roles))
+            running[place].kill()
+            kills += 1
+            repeats += await claimed_by(world, running[place])
+            running[place] = await world.start(roles[place], **settings)
+
+        await world.until(
+            lambda: are_delivered(world, claimed), "others to do what the sleeper had claimed", SECONDS * 2
+        )
+        newer = await world.fetch("SELECT * FROM deliveries WHERE id = ANY($1) ORDER BY id", claimed)
+        sleeper.signal(signal.SIGCONT)
+        await world.finish(repeats=repeats, seconds=SECONDS * 10)
+    assert kills >= 20
+    assert await world.fetch("SELECT * FROM deliveries WHERE id = ANY($1) ORDER BY id", claimed) == newer
+    assert (
+        await world.fetch("SELECT number FROM attempts WHERE outcome = 'abandoned' AND delivery_id = ANY($1)", claimed)
+        == []
+    )
+
+
+async def are_delivered(world: World, ids: list[object]) -> bool:
+    undone = await world.fetch("SELECT id FROM deliveries WHERE id = ANY($1) AND status <> 'delivered'", ids)
+    return undone == []
 
 
 async def claimed_by(world: World, child: Child) -> int:

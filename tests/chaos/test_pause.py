@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 
-from chaos.world import Gate, World
+import pytest
+
+from chaos.world import SECONDS, Gate, World
 
 SLOTS = 10
 
@@ -28,6 +30,29 @@ async def test_a_process_that_comes_back_after_its_claims_overwrites_nothing_new
     await world.until(lambda: told(world), "the late outcomes to be written down")
     assert await world.fetch("SELECT * FROM deliveries ORDER BY id") == newer
     await world.finish(repeats=SLOTS)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+async def test_an_evaluator_that_stands_still_within_a_transaction_gives_way_after_a_minute(world: World) -> None:
+    """It keeps its chain for itself for as long as PostgreSQL lets a transaction idle."""
+    await world.happen(20)
+    sleeper = await world.start("evaluator")
+    await world.processed(20)
+    async with world.app.database.outside() as connection:
+        await connection.execute("BEGIN; LOCK TABLE deliveries IN SHARE ROW EXCLUSIVE MODE")
+        await world.happen(20)
+        await world.until(
+            lambda: world.waits_for_a_lock('(COPY|INSERT INTO) "?deliveries'), "the evaluator to wait for the table"
+        )
+        sleeper.signal(signal.SIGSTOP)
+        await connection.execute("COMMIT")
+    await world.start()
+    await world.until(world.is_done, "the other process to take over", SECONDS * 2)
+    sleeper.signal(signal.SIGCONT)
+    await world.happen(20)
+    await world.finish()
+    assert not [line for line in sleeper.lines() if line.get("code") == "TASK_PANIC"]
 
 
 async def outcomes(world: World) -> dict[str, int]:

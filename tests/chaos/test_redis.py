@@ -99,6 +99,20 @@ async def holds_all_that_waits(world: World) -> bool:
     return held == [id_ for (id_,) in waiting] and known == len(held) + leased
 
 
+@pytest.mark.soak
+async def test_redis_loses_one_thing_after_another_while_there_is_work_and_ends_up_whole(world: World) -> None:
+    processes = [await world.start("evaluator,dispatcher", SWEEP_INTERVAL_SECONDS="1") for _ in range(2)]
+
+    for _ in range(10):
+        for key in (None, *KEYS):
+            await world.happen(40)
+            await world.received(len(world.receiver.requests) + 5)
+            await (world.redis.delete(key) if key else world.redis.flushall())
+
+    await world.finish(seconds=SECONDS * 5)
+    assert not [line for process in processes for line in process.lines() if line.get("code") == "TASK_PANIC"]
+
+
 @pytest.fixture
 def valkey(folder: Path) -> Iterator[Embedded]:
     with Embedded(folder, postgres=False) as embedded:
@@ -111,7 +125,7 @@ async def world_on_valkey(
 ) -> AsyncIterator[World]:
     assert valkey.redis_url is not None
     own = replace(config, redis=RedisConfig(url=Secret(valkey.redis_url)))
-    async with World.open(own, serve, receiver) as opened:
+    async with World.open(own, serve, receiver, settings={"REDIS_URL": valkey.redis_url} | SETTINGS) as opened:
         yield opened
 
 
@@ -119,11 +133,9 @@ async def test_deliveries_go_on_while_redis_is_away_and_after_it_is_back(
     world_on_valkey: World, valkey: Embedded
 ) -> None:
     world = world_on_valkey
-    assert valkey.redis_url is not None
-    settings = SETTINGS | {"REDIS_URL": valkey.redis_url}
     gate = Gate(world.receiver)
     await world.happen(20)
-    child = await world.start(**settings)
+    child = await world.start()
     await world.received(SLOTS)
 
     with suppress(Disconnected):
@@ -137,3 +149,27 @@ async def test_deliveries_go_on_while_redis_is_away_and_after_it_is_back(
     await child.logged(SECONDS, event="redis.back")
     await world.happen(20)
     await world.finish()
+
+
+async def test_what_redis_has_no_memory_for_is_delivered_all_the_same(world_on_valkey: World) -> None:
+    world = world_on_valkey
+    gate = Gate(world.receiver)
+    await world.happen(40)
+    child = await world.start()
+    await world.received(SLOTS)
+    await world.processed(40)
+
+    await world.redis.config_set("maxmemory", 1)  # and nothing may be evicted: the policy is noeviction
+    await world.happen(100)
+    refused = await child.logged(SECONDS, code="ACTION_ENQUEUE_FAILED")
+    gate.open()
+    await world.until(world.is_done, "everything to be delivered without room in Redis")
+
+    assert await child.logged(SECONDS, code="REDIS_UNAVAILABLE")
+    assert "used memory" in str(refused["reason"])
+    assert not [line for line in child.lines() if line["event"] == "redis.back"]  # a ping it would answer
+    await world.redis.config_set("maxmemory", 0)
+    await child.logged(SECONDS, event="redis.back")
+    await world.happen(20)
+    await world.finish()
+    assert not [line for line in child.lines() if line.get("code") == "TASK_PANIC"]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from aiohttp import web
@@ -24,12 +25,16 @@ from agentauri.config import Config
 from agentauri.database import Transaction
 from agentauri.triggers import TriggerDraft
 from agentauri.types import OrganizationId, UserId
+from chains import logs
+from chains.scripted import ScriptedChain, transaction
 from support.processes import Child, until
 from support.receiver import Receiver
 
 CHAIN = 84532
 SECONDS = 60.0
 """How long a test waits before it gives up: processes share a busy machine."""
+
+UNNOTICED_SECONDS = 0.3
 
 Row = tuple[str, int, int, int, int, str]
 """Id, chain, block, agent, score and tag."""
@@ -99,27 +104,47 @@ class Left(NamedTuple):
 
 class World:
     def __init__(
-        self, app: Application, start: Callable[..., Child], receiver: Receiver, client: redis.asyncio.Redis
+        self,
+        app: Application,
+        start: Callable[..., Child],
+        receiver: Receiver,
+        client: redis.asyncio.Redis,
+        settings: Mapping[str, str],
     ) -> None:
         self.app = app
         self.receiver = receiver
         self.redis = client
         self.due: set[Key] = set()
+        self.rules: list[Rule] = []
         self.children: list[Child] = []
         self.events = 0
         self._start = start
+        self._settings = dict(settings)
         self._numbers = count(1)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, config: Config, start: Callable[..., Child], receiver: Receiver) -> AsyncIterator[World]:
-        """On the stores of `config`, with the triggers of `RULES`."""
+    async def open(
+        cls,
+        config: Config,
+        start: Callable[..., Child],
+        receiver: Receiver,
+        *,
+        settings: Mapping[str, str] | None = None,
+        moved_from: World | None = None,
+    ) -> AsyncIterator[World]:
+        """On the stores of `config`, with the triggers of `RULES`, or with what was moved to them. Every process gets
+        `settings`."""
         assert config.database is not None
         assert config.redis is not None
         client = redis.asyncio.from_url(config.redis.url.reveal(), decode_responses=True)
         async with assemble(config, Stores(database=config.database, redis=config.redis, embedded=None)) as app:
-            world = cls(app, start, receiver, client)
-            await world._make_triggers()
+            world = cls(app, start, receiver, client, settings or {})
+            if moved_from is None:
+                for rule in RULES:
+                    await world.add(rule)
+            else:
+                world._take_over(moved_from)
             yield world
             await client.aclose()
 
@@ -129,6 +154,16 @@ class World:
         """So many events, inserted by SQL in one statement."""
         async with self.app.database.transaction() as tx:
             await insert(tx, self.rows(number, chain_id))
+
+    async def happen_unnoticed(self, number: int = 5) -> None:
+        """So many events that lie there: every process has nothing to do and is not about to look. Where one was still
+        at it and came upon them, others follow."""
+        while True:
+            await self.happen(number)
+            await asyncio.sleep(UNNOTICED_SECONDS)
+            if (await self.left()).processed == self.events - number:
+                return
+            await self.processed(self.events)
 
     def rows(self, number: int, chain_id: int = CHAIN) -> list[Row]:
         """Events that are due from now on; the caller inserts them."""
@@ -142,13 +177,24 @@ class World:
     def expect(self, event_id: str, fact: Fact) -> None:
         """Enter an event into the books."""
         self.events += 1
-        self.due |= {(event_id, path) for rule in RULES if rule.matches(fact) for path in rule.paths}
+        self.due |= {(event_id, path) for rule in self.rules if rule.matches(fact) for path in rule.paths}
+
+    async def add(self, rule: Rule, *, base: str | None = None, organization: str = "org-1") -> None:
+        """A trigger for what happens from now on. `base` is another name of the receiver."""
+        actions = [
+            ActionDraft(action_type="webhook", config={"url": (base or self.receiver.url) + path})
+            for path in rule.paths
+        ]
+        prepared = await self.app.triggers.prepare(TriggerDraft(name=rule.paths[0], **rule.trigger, actions=actions))
+        async with self.app.database.transaction() as tx:
+            await self.app.triggers.create(tx, OrganizationId(organization), UserId("user-1"), prepared)
+        self.rules.append(rule)
 
     # Processes and time.
 
     async def start(self, roles: str = "evaluator,dispatcher", **settings: str) -> Child:
         """A process that runs; or, if it is to crash soon, one that has begun to."""
-        child = self._start("--only", roles, **settings)
+        child = self._start("--only", roles, **(self._settings | settings))
         self.children.append(child)
         if "AGENTAURI_CRASH_AT" not in settings:
             await child.logged(SECONDS, event="process.started")
@@ -207,6 +253,12 @@ class World:
             error.add_note(str(await self.left()))
             raise
 
+    def missing(self) -> set[Key]:
+        """What is due and has not come yet."""
+        return self.due - {
+            (request.headers["x-agentauri-event-id"], request.path) for request in self.receiver.requests
+        }
+
     async def received(self, number: int) -> None:
         """Wait until the endpoint has had so many requests."""
         await self.until(lambda: len(self.receiver.requests) >= number, f"{number} requests")
@@ -218,6 +270,15 @@ class World:
             return (await self.left()).processed >= number
 
         await self.until(enough, f"{number} evaluated events")
+
+    async def waits_for_a_lock(self, statement: str) -> bool:
+        """A transaction is stopped in the middle, at a statement that matches this pattern."""
+        found = await self.fetch(
+            """SELECT pid FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock' AND query ~ $1""",
+            statement,
+        )
+        return found != []
 
     async def is_done(self) -> bool:
         """Nothing waits any more, and nothing is missing."""
@@ -258,7 +319,7 @@ class World:
         twice = [key for key, times in Counter(row[:4] for row in made).items() if times > 1]
         assert twice == []
         assert {row[4] for row in made} == {"delivered"}
-        ids = {(event_id, url.removeprefix(self.receiver.url)): id_ for event_id, url, *_, id_ in made}
+        ids = {(event_id, urlsplit(url).path): id_ for event_id, url, *_, id_ in made}
         assert set(ids) == self.due
         received: dict[Key, list[str]] = defaultdict(list)
         for request in self.receiver.requests:
@@ -266,18 +327,9 @@ class World:
         assert {key: set(found) for key, found in received.items()} == {key: {id_} for key, id_ in ids.items()}
         assert len(self.receiver.requests) - len(self.due) <= repeats
 
-    async def _make_triggers(self) -> None:
-        for rule in RULES:
-            draft = TriggerDraft(
-                name=rule.paths[0],
-                **rule.trigger,
-                actions=[
-                    ActionDraft(action_type="webhook", config={"url": self.receiver.url + path}) for path in rule.paths
-                ],
-            )
-            prepared = await self.app.triggers.prepare(draft)
-            async with self.app.database.transaction() as tx:
-                await self.app.triggers.create(tx, OrganizationId("org-1"), UserId("user-1"), prepared)
+    def _take_over(self, other: World) -> None:
+        """The books of another one."""
+        self.due, self.rules, self.events, self._numbers = other.due, other.rules, other.events, other._numbers
 
 
 async def insert(tx: Transaction, rows: list[Row]) -> None:
@@ -291,6 +343,16 @@ async def insert(tx: Transaction, rows: list[Row]) -> None:
                 AS e (id, chain_id, block, agent_id, score, tag1)""",
         *map(list, zip(*rows, strict=True)),
     )
+
+
+def mine(world: World, chain: ScriptedChain, blocks: int) -> None:
+    """So many blocks with an event each, entered into the books."""
+    for _ in range(blocks):
+        n = chain.head.number + 1
+        fact = Fact(n % 5, n * 37 % 100, ("uptime", "starred")[n % 2])
+        chain.mine(transaction(logs.feedback(fact.agent_id, fact.score, tag1=fact.tag1)))
+        [(_, log)] = chain.blocks[n].logs
+        world.expect(f"reputation-84532-{log['transactionHash']}-0", fact)
 
 
 class Gate:

@@ -7,6 +7,7 @@ once and forks a child for each start; the child runs the command as if typed, i
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import importlib
 import json
 import os
@@ -25,13 +26,14 @@ from typing import Self
 class Nursery:
     """Forks children that are born with every import done."""
 
-    def __init__(self) -> None:
+    def __init__(self, **environment: str) -> None:
+        """`environment` is what the nursery itself starts with; a child's own is given with each start."""
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
     def start(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> Child:
@@ -131,12 +133,28 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float,
 
 
 @contextmanager
-def nursery() -> Iterator[Nursery]:
-    opened = Nursery()
+def nursery(**environment: str) -> Iterator[Nursery]:
+    opened = Nursery(**environment)
     try:
         yield opened
     finally:
         opened.close()
+
+
+def serving(born_of: Nursery, environment: Mapping[str, str], folder: Path) -> Iterator[Callable[..., Child]]:
+    """A function that starts `agentauri serve`; keyword arguments are further settings. Its children are killed at the
+    end: for fixtures to yield from."""
+    children: list[Child] = []
+
+    def start(*arguments: str, **settings: str) -> Child:
+        log = folder / f"serve-{len(children)}.log"
+        child = born_of.start(["serve", *arguments], {**environment, **settings}, log)
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
 
 
 def _serve_requests() -> None:
@@ -181,6 +199,19 @@ def _arrange(death: Callable[[], None] | None) -> None:
         death()
 
 
+def _put_over(file: str, path: str) -> None:
+    """Have this process, and nobody else, see `file` at `path`. Linux, as root."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, recursive_private, bind = 0x20000, 0x44000, 0x1000
+    done = [
+        libc.unshare(new_namespace),
+        libc.mount(b"none", b"/", None, recursive_private, None),
+        libc.mount(os.fsencode(file), os.fsencode(path), None, bind, None),
+    ]
+    if any(done):
+        raise OSError(ctypes.get_errno(), "a mount namespace of its own", path)
+
+
 def _become(order: dict[str, object], rearm: Callable[[], object], main: Callable[..., object]) -> None:
     """Turn this fork into the command; never returns."""
     log = os.open(str(order["log"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -189,6 +220,10 @@ def _become(order: dict[str, object], rearm: Callable[[], object], main: Callabl
     os.dup2(log, 2)
     os.environ.clear()
     os.environ.update(order["environment"])  # type: ignore[call-overload]  # strings, from our own JSON
+    if resolver := os.environ.pop("TEST_RESOLV_CONF", None):
+        _put_over(resolver, "/etc/resolv.conf")
+    if skew := os.environ.pop("TEST_SKEW_SECONDS", None):
+        ctypes.c_long.in_dll(ctypes.CDLL(None), "skew_seconds").value = int(skew)  # of skew.c, preloaded
     os.chdir(os.environ.get("PWD", "/"))
     rearm()
     code = 1
