@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from agentauri.config import database_config
-from agentauri.database import Database, DatabaseBusy, DatabaseUnavailable, PoolExhausted
+from agentauri.database import Database, DatabaseBusy, DatabaseUnavailable, PoolExhausted, array
 
 
 async def test_an_exception_rolls_everything_back(database: Database) -> None:
@@ -171,3 +171,11 @@ async def test_a_server_that_answers_and_refuses_is_given_time(
         await database.up()
 
     assert pauses == [0.0, 0.1, 0.2, 0.4]
+
+
+async def test_an_array_as_text_keeps_every_element_as_it_is(database: Database) -> None:
+    texts = ["plain", "", "NULL", None, 'a "b" {c,d}', "back\\slash\\", "two\nlines", "ünï"]
+    async with database.transaction() as tx:
+        assert await tx.fetchval("SELECT $1::text::text[]", array(texts)) == texts
+        assert await tx.fetchval("SELECT $1::text::bigint[]", array([1, -2, 2**62])) == [1, -2, 2**62]
+        assert await tx.fetchval("SELECT $1::text::text[]", array([])) == []

@@ -5,6 +5,8 @@ Labels are bounded: no trigger, organization, host or URL is ever one.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry(auto_describe=True)
@@ -69,3 +71,11 @@ HTTP_REQUESTS = _counter("http_requests_total", "Requests answered.", "method", 
 HTTP_SECONDS = _seconds("http_request_duration_seconds", "Time to answer.", "method", "route")
 HTTP_IN_FLIGHT = _gauge("http_requests_in_flight", "Requests being answered.")
 AUTH_ATTEMPTS = _counter("auth_attempts_total", "Credentials looked at.", "kind", "outcome")
+
+
+def observe(histogram: Histogram, value: float, times: int) -> None:
+    """Observe the same value so many times at once; the library has no such method, and a loop over a batch costs as
+    much as evaluating it."""
+    histogram._sum.inc(value * times)
+    bucket = bisect_left(histogram._upper_bounds, value)
+    histogram._buckets[bucket].inc(times)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 from msgspec.structs import replace
+from prometheus_client import Histogram
 
 from agentauri import metrics
 from agentauri.actions import ActionDraft
@@ -323,3 +324,19 @@ def test_every_metric_is_moved_by_a_test() -> None:
         assert name in (here.parents[1] / test).read_text(), f"{test} says nothing of {name}"
 
     assert names - set(seen) - set(ELSEWHERE) == set()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.001, 0.0011, 60.0, 1e9])
+def test_the_same_value_observed_often_is_as_if_observed_one_by_one(value: float) -> None:
+    loop, once = (Histogram("seconds", "A histogram.", registry=None, buckets=metrics.SECONDS) for _ in range(2))
+    for _ in range(3):
+        loop.observe(value)
+
+    metrics.observe(once, value, 3)
+
+    assert figures(once) == figures(loop)
+
+
+def figures(histogram: Histogram) -> list[tuple[str, dict[str, str], float]]:
+    [family] = histogram.collect()
+    return [(one.name, one.labels, one.value) for one in family.samples if not one.name.endswith("_created")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from agentauri.database import Transaction
+from agentauri.database import Transaction, array
 from agentauri.events.types import Audited, Depth, Event, Finished, Lane, select_list
 from agentauri.log import get_logger
 from agentauri.types import ChainId, EventId, EventSeq, TriggerId
@@ -112,10 +112,11 @@ class EventQueue:
             )
         ids, durations, matches, actions, evaluations = zip(*totals.values(), strict=True)
         await tx.run(
-            """WITH dropped AS (DELETE FROM event_queue WHERE position = ANY($9::bigint[]))
+            """WITH dropped AS (DELETE FROM event_queue WHERE position = ANY($9::text::bigint[]))
                INSERT INTO processed_events AS known (event_seq, event_id, processing_duration_ms, triggers_matched,
                                                       actions_enqueued, evaluations, processor_instance)
-               SELECT *, $7 FROM unnest($1::bigint[], $2::text[], $3::int[], $4::int[], $5::int[], $6::int[])
+               SELECT *, $7 FROM unnest($1::text::bigint[], $2::text::text[], $3::text::int[], $4::text::int[],
+                                        $5::text::int[], $6::text::int[])
                ON CONFLICT (event_seq) DO UPDATE SET
                    processed_at = clock_timestamp(),
                    processing_duration_ms = excluded.processing_duration_ms,
@@ -123,7 +124,8 @@ class EventQueue:
                    actions_enqueued = excluded.actions_enqueued + CASE WHEN $8 THEN known.actions_enqueued ELSE 0 END,
                    evaluations = known.evaluations + excluded.evaluations,
                    processor_instance = excluded.processor_instance""",
-            list(totals), ids, durations, matches, actions, evaluations, self._instance, adds, dropped,
+            array(totals), array(ids), array(durations), array(matches), array(actions), array(evaluations),
+            self._instance, adds, array(dropped),
         )  # fmt: skip
 
     async def fail(

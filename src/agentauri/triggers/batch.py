@@ -85,10 +85,9 @@ class Verdict(Struct):
     @property
     def so_far(self) -> Resume:
         """This row's part and those before it."""
-        return msgspec.structs.replace(
-            self.total,
-            matched=self.total.matched + self.matched,
-            deliveries=self.total.deliveries + len(self.drafts),
+        before = self.total
+        return Resume(
+            before.after, before.matched + self.matched, before.deliveries + len(self.drafts), before.spent_ms
         )
 
     @property
@@ -300,8 +299,7 @@ class Batch:
         done = [verdict for verdict in self.verdicts if not verdict.unfinished]
         elapsed = (time.perf_counter() - self._started) * 1000
         metrics.EVENTS_PROCESSED.inc(len(done))
-        for _ in done:
-            metrics.EVENT_PROCESSING.observe(elapsed / 1000)
+        metrics.observe(metrics.EVENT_PROCESSING, elapsed / 1000, len(done))
         metrics.TRIGGERS_EVALUATED.inc(self.evaluated)
         metrics.TRIGGERS_MATCHED.inc(sum(verdict.matched for verdict in self.verdicts))
         suppressed = sum(verdict.suppressed for verdict in self.verdicts)

@@ -4,19 +4,29 @@ A key is (trigger, leaf, scope). Rows of one key are only written under a lock o
 given in order, the same everywhere, and locked one by one in that order, so that nobody waits in a circle.
 """
 
+# ruff: noqa: S608 (all that is put into these statements are our own words)
+
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from agentauri.database import Transaction
+from agentauri.database import Transaction, array
 from agentauri.triggers.state_folding import ZERO, Ask, Sample, Tally
 from agentauri.types import ChainId, EventSeq
 
 Key = tuple[str, int, str]
 
-_KEYS = "unnest($1::text[], $2::int[], $3::text[])"
+_KEY = ("text", "int", "text")
+
+
+def _given(*types: str) -> str:
+    """Rows of these types, given as the columns that `_columns` makes."""
+    return "unnest(" + ", ".join(f"${place}::text::{name}[]" for place, name in enumerate(types, 1)) + ")"
+
+
+_KEYS = _given(*_KEY)
 
 
 class Kept(NamedTuple):
@@ -52,9 +62,9 @@ class History(NamedTuple):
     undone: bool
 
 
-def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return columns or [[] for _ in range(width)]
+def _columns(rows: Iterable[Sequence[object]], width: int) -> list[str]:
+    columns = [array(column) for column in zip(*rows, strict=True)]
+    return columns or ["{}"] * width
 
 
 async def claim(tx: Transaction, keys: Collection[Key]) -> None:
@@ -62,7 +72,7 @@ async def claim(tx: Transaction, keys: Collection[Key]) -> None:
     await tx.run(
         f"""INSERT INTO trigger_state (trigger_id, leaf_id, scope_key, state)
             SELECT *, 'null' FROM {_KEYS} AS k (trigger_id, leaf_id, scope_key)
-            ON CONFLICT DO NOTHING""",  # noqa: S608 (our own words)
+            ON CONFLICT DO NOTHING""",
         *_columns(keys, 3),
     )
 
@@ -75,7 +85,7 @@ async def lock(tx: Transaction, keys: Collection[Key]) -> dict[Key, Kept]:
                 SELECT s.trigger_id, s.leaf_id, s.scope_key, s.state, s.last_event_seq, s.last_event_time
                 FROM trigger_state s
                 WHERE s.trigger_id = k.trigger_id AND s.leaf_id = k.leaf_id AND s.scope_key = k.scope_key
-                FOR UPDATE) AS kept""",  # noqa: S608 (our own words)
+                FOR UPDATE) AS kept""",
         *_columns(keys, 3),
     )
     return {(row[0], row[1], row[2]): Kept(row[3], row[4], row[5]) for row in rows if row[4] is not None}
@@ -83,8 +93,8 @@ async def lock(tx: Transaction, keys: Collection[Key]) -> dict[Key, Kept]:
 
 async def write(tx: Transaction, rows: Sequence[tuple[Key, Kept]]) -> None:
     await tx.run(
-        """INSERT INTO trigger_state (trigger_id, leaf_id, scope_key, state, last_event_seq, last_event_time)
-           SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::jsonb[], $5::bigint[], $6::bigint[])
+        f"""INSERT INTO trigger_state (trigger_id, leaf_id, scope_key, state, last_event_seq, last_event_time)
+           SELECT * FROM {_given(*_KEY, "jsonb", "bigint", "bigint")}
            ON CONFLICT (trigger_id, leaf_id, scope_key) DO UPDATE SET state = excluded.state, updated_at = now(),
                last_event_seq = excluded.last_event_seq, last_event_time = excluded.last_event_time""",
         *_columns([(*key, *kept) for key, kept in rows], 6),
@@ -94,7 +104,7 @@ async def write(tx: Transaction, rows: Sequence[tuple[Key, Kept]]) -> None:
 async def forget(tx: Transaction, keys: Collection[Key]) -> None:
     await tx.run(
         f"""DELETE FROM trigger_state s USING {_KEYS} AS k (trigger_id, leaf_id, scope_key)
-            WHERE s.trigger_id = k.trigger_id AND s.leaf_id = k.leaf_id AND s.scope_key = k.scope_key""",  # noqa: S608
+            WHERE s.trigger_id = k.trigger_id AND s.leaf_id = k.leaf_id AND s.scope_key = k.scope_key""",
         *_columns(keys, 3),
     )
 
@@ -102,8 +112,8 @@ async def forget(tx: Transaction, keys: Collection[Key]) -> None:
 async def tallies(tx: Transaction, asks: Sequence[tuple[Key, str, Ask]]) -> list[Tally]:
     """The samples of windows that count, summed up as their kinds need it."""
     rows = await tx.fetch(
-        """SELECT ask.place, summed.*
-           FROM unnest($1::text[], $2::int[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+        f"""SELECT ask.place, summed.*
+           FROM {_given(*_KEY, "text", "bigint", "bigint", "bigint")}
                WITH ORDINALITY AS ask (trigger_id, leaf_id, scope_key, kind, first, last, most, place)
            CROSS JOIN LATERAL (
                SELECT count(*) AS number, sum(value) FILTER (WHERE ask.kind IN ('sum', 'avg')) AS total,
@@ -126,8 +136,8 @@ async def tallies(tx: Transaction, asks: Sequence[tuple[Key, str, Ask]]) -> list
 async def oldest(tx: Transaction, wanted: Sequence[tuple[Key, int, int]]) -> dict[Key, list[Sample]]:
     """The first samples that count of each key, from a time on and at most so many, in order."""
     rows = await tx.fetch(
-        """SELECT k.trigger_id, k.leaf_id, k.scope_key, first.*
-           FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::bigint[])
+        f"""SELECT k.trigger_id, k.leaf_id, k.scope_key, first.*
+           FROM {_given(*_KEY, "bigint", "bigint")}
                AS k (trigger_id, leaf_id, scope_key, since, most)
            CROSS JOIN LATERAL (
                SELECT event_time, event_seq, value FROM window_samples w
@@ -145,9 +155,8 @@ async def oldest(tx: Transaction, wanted: Sequence[tuple[Key, int, int]]) -> dic
 async def add_samples(tx: Transaction, rows: Sequence[tuple[Key, Sample]]) -> None:
     values: list[tuple[str, int, str, int, int, Decimal | None, int | None]] = [(*key, *one) for key, one in rows]
     await tx.run(
-        """INSERT INTO window_samples (trigger_id, leaf_id, scope_key, event_time, event_seq, value, consumed_by)
-           SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::numeric[],
-                                $7::bigint[]) ON CONFLICT DO NOTHING""",
+        f"""INSERT INTO window_samples (trigger_id, leaf_id, scope_key, event_time, event_seq, value, consumed_by)
+           SELECT * FROM {_given(*_KEY, "bigint", "bigint", "numeric", "bigint")} ON CONFLICT DO NOTHING""",
         *_columns(values, 7),
     )
 
@@ -157,8 +166,8 @@ async def consume(
 ) -> None:
     """Let every sample of a key that counts be consumed by an event, but for those of the events to spare."""
     await tx.run(
-        """UPDATE window_samples w SET consumed_by = k.seq
-           FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[]) AS k (trigger_id, leaf_id, scope_key, seq)
+        f"""UPDATE window_samples w SET consumed_by = k.seq
+           FROM {_given(*_KEY, "bigint")} AS k (trigger_id, leaf_id, scope_key, seq)
            WHERE w.trigger_id = k.trigger_id AND w.leaf_id = k.leaf_id AND w.scope_key = k.scope_key
              AND w.consumed_by IS NULL AND w.event_seq <> ALL($5::bigint[])""",
         *_columns([(*key, seq) for key, seq in consumers], 4),
@@ -169,8 +178,8 @@ async def consume(
 async def evict(tx: Transaction, rows: Sequence[tuple[Key, Sample]]) -> None:
     """Note of these samples by which event they are consumed."""
     await tx.run(
-        """UPDATE window_samples w SET consumed_by = k.seq
-           FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
+        f"""UPDATE window_samples w SET consumed_by = k.seq
+           FROM {_given(*_KEY, "bigint", "bigint", "bigint")}
                AS k (trigger_id, leaf_id, scope_key, event_time, event_seq, seq)
            WHERE w.trigger_id = k.trigger_id AND w.leaf_id = k.leaf_id AND w.scope_key = k.scope_key
              AND w.event_time = k.event_time AND w.event_seq = k.event_seq""",
@@ -181,8 +190,8 @@ async def evict(tx: Transaction, rows: Sequence[tuple[Key, Sample]]) -> None:
 async def release(tx: Transaction, rows: Sequence[tuple[Key, EventSeq]]) -> None:
     """Let samples count again that an event had consumed."""
     await tx.run(
-        """UPDATE window_samples w SET consumed_by = NULL
-           FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[]) AS k (trigger_id, leaf_id, scope_key, seq)
+        f"""UPDATE window_samples w SET consumed_by = NULL
+           FROM {_given(*_KEY, "bigint")} AS k (trigger_id, leaf_id, scope_key, seq)
            WHERE w.trigger_id = k.trigger_id AND w.leaf_id = k.leaf_id AND w.scope_key = k.scope_key
              AND w.consumed_by = k.seq""",
         *_columns([(*key, seq) for key, seq in rows], 4),
@@ -191,8 +200,8 @@ async def release(tx: Transaction, rows: Sequence[tuple[Key, EventSeq]]) -> None
 
 async def drop_samples(tx: Transaction, rows: Sequence[tuple[Key, int, EventSeq]]) -> None:
     await tx.run(
-        """DELETE FROM window_samples w
-           USING unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::bigint[])
+        f"""DELETE FROM window_samples w
+           USING {_given(*_KEY, "bigint", "bigint")}
                AS k (trigger_id, leaf_id, scope_key, event_time, event_seq)
            WHERE w.trigger_id = k.trigger_id AND w.leaf_id = k.leaf_id AND w.scope_key = k.scope_key
              AND w.event_time = k.event_time AND w.event_seq = k.event_seq""",
@@ -203,8 +212,8 @@ async def drop_samples(tx: Transaction, rows: Sequence[tuple[Key, int, EventSeq]
 async def sampled(tx: Transaction, rows: Sequence[tuple[Key, int, EventSeq]]) -> set[tuple[EventSeq, Key]]:
     """Which of these samples exist."""
     found = await tx.fetch(
-        """SELECT w.event_seq, w.trigger_id, w.leaf_id, w.scope_key
-           FROM unnest($1::text[], $2::int[], $3::text[], $4::bigint[], $5::bigint[])
+        f"""SELECT w.event_seq, w.trigger_id, w.leaf_id, w.scope_key
+           FROM {_given(*_KEY, "bigint", "bigint")}
                AS k (trigger_id, leaf_id, scope_key, event_time, event_seq)
            JOIN window_samples w USING (trigger_id, leaf_id, scope_key, event_time, event_seq)""",
         *_columns([(*key, time, seq) for key, time, seq in rows], 5),
@@ -253,7 +262,7 @@ async def amend(tx: Transaction, dropped: Collection[int], changed: Sequence[tup
     await tx.run("DELETE FROM state_undo WHERE id = ANY($1::bigint[])", list(dropped))
     if changed:
         await tx.run(
-            """UPDATE state_undo u SET before = c.before
-               FROM unnest($1::bigint[], $2::jsonb[]) AS c (id, before) WHERE u.id = c.id""",
+            f"""UPDATE state_undo u SET before = c.before
+               FROM {_given("bigint", "jsonb")} AS c (id, before) WHERE u.id = c.id""",
             *_columns(changed, 2),
         )
