@@ -257,3 +257,11 @@ async def test_depth_is_counted_so_far_and_no_further(tx: Transaction, monkeypat
     depth = await queue.depth(tx)
 
     assert (depth.waiting, depth.parked) == (2, 2)
+
+
+async def test_a_poll_never_reads_the_table_from_end_to_end(tx: Transaction) -> None:
+    """An empty table is quickly read, and a plan that was made for one is kept when it is full of dead rows."""
+    await tx.run("ANALYZE event_queue")
+    for floor in range(10):
+        await queue.lanes(tx, floor)
+    assert await tx.fetchval("SELECT pg_stat_get_xact_numscans('event_queue'::regclass)") == 0

@@ -50,6 +50,8 @@ class EventQueue:
         With a floor, an empty poll is cheap even while a transaction elsewhere keeps dead rows in the indexes. A late
         commit may bring a row below it: now and then, ask without one.
         """
+        # A plan that was made while the table was empty would read it from end to end, with all that is dead in it.
+        await tx.run("SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL enable_sort TO off")
         # The recursion hops from chain to chain. Over the dead rows of a chain without living ones it would walk one by
         # one, so the primary key is asked first whether there is anything at all; ordered, lest the table be scanned.
         rows = await tx.fetch(
