@@ -315,6 +315,21 @@ async def test_a_send_that_is_cancelled_keeps_no_room_at_its_destination(
     assert (await world.row(id_))["status"] == "delivered"
 
 
+async def test_a_claimed_send_that_never_began_keeps_no_room_at_its_destination(
+    world: World, make_dispatcher: MakeDispatcher, client: redis.asyncio.Redis
+) -> None:
+    dispatcher = make_dispatcher(config=DispatcherConfig(allow_insecure_targets=True, destination_concurrency=1))
+    id_ = await world.delivery(await world.trigger())
+    await dispatcher.take()
+    dispatcher._give_up()
+
+    await client.flushall()
+    await client.rpush("action_jobs", str(id_))
+    await dispatcher.step()
+
+    assert (await world.row(id_))["status"] == "delivered"
+
+
 async def test_one_outcome_that_cannot_be_recorded_stops_nobody(world: World, dispatcher: Dispatcher) -> None:
     trigger = await world.trigger()
     ids = [await world.delivery(trigger) for _ in range(4)]

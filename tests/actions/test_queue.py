@@ -163,6 +163,19 @@ async def test_an_id_that_is_in_the_list_twice_is_leased_once(queue: Queue, clie
     assert second.ids == []
 
 
+async def test_an_id_that_is_in_the_list_twice_takes_nobody_else_with_it(
+    queue: Queue, client: redis.asyncio.Redis
+) -> None:
+    await queue.push([an_id(1), an_id(2)])
+    await client.rpush("action_jobs", str(an_id(1)))
+
+    first = await queue.lease(2, now=NOW)
+    second = await queue.lease(5, now=NOW)
+
+    assert first.ids == texts([an_id(1)])
+    assert second.ids == texts([an_id(2)])
+
+
 async def test_restoring_stops_below_the_mark(queue: Queue) -> None:
     due = [(str(an_id(number)), 0) for number in range(10)]
 

@@ -439,7 +439,7 @@ async def test_priorities_order_the_actions_of_one_event(world: World, dispatche
     async with world.database.transaction() as tx:
         await tx.run("UPDATE deliveries SET due_at = '2026-01-01'")
         with dispatcher._claimer.batch() as claimed:
-            await dispatcher._claimer.claim(tx, claimed, ids, ())
+            await dispatcher._claimer.claim(tx, claimed, ids, lambda _: False)
 
     assert [send.id for send in claimed.sends] == [ids[1], ids[2], ids[0]]
 

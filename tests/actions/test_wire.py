@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from agentauri.actions.egress import Guard
 from agentauri.actions.errors import DeliveryFailed, Permanent
-from agentauri.actions.outbound import Outbound
+from agentauri.actions.outbound import Outbound, Reply
 from agentauri.actions.wire import BODY_BYTES, HEAD_BYTES, Answer, Broken, NotHttp, Place, Wire
+from agentauri.certificates import generate
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 
@@ -30,8 +33,8 @@ class Scripted:
         self.writers: list[asyncio.StreamWriter] = []
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[Wire]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def listening(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Wire]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.place = Place("http", "localhost", server.sockets[0].getsockname()[1])
         wire = Wire(lambda info: socket.socket(*info[:3]))
         try:
@@ -191,3 +194,42 @@ async def test_a_url_that_cannot_be_sent_is_no_request(exchange: Exchange, url: 
 
     assert isinstance(failed, Permanent)
     assert failed.kind == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "trusted", "fault"),
+    [
+        ("127.0.0.1", 10, True, None),
+        ("127.0.0.1", 10, False, "certificate signature failure"),
+        ("other.example", 10, True, "IP address mismatch"),
+        ("127.0.0.1", 0, True, "certificate has expired"),
+    ],
+    ids=["good", "unknown CA", "wrong host", "expired"],
+)
+async def test_over_tls_nothing_is_said_to_whom_no_trusted_authority_vouches_for(
+    exchange: Exchange,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    days: int,
+    trusted: bool,
+    fault: str | None,
+) -> None:
+    root, certificate, key = generate(tmp_path / "peer", [name], days)
+    stranger, *_ = generate(tmp_path / "stranger", [name])  # its root bears the same name
+    monkeypatch.setenv("SSL_CERT_FILE", str(root if trusted else stranger))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    peer = Scripted(b"HTTP/1.1 204 No Content\r\n\r\n")
+    async with peer.listening(tls):
+        got = await exchange(f"https://127.0.0.1:{peer.place.port}/", {})
+
+    if fault is None:
+        assert isinstance(got, Reply)
+        assert (got.status, got.peer) == (204, "127.0.0.1")
+    else:
+        assert isinstance(got, DeliveryFailed)
+        assert (got.kind, got.message) == ("tls", "the certificate was not accepted")
+        assert isinstance(got.__cause__, ssl.SSLCertVerificationError)
+        assert fault in got.__cause__.verify_message
+    assert len(peer.requests) == (fault is None)

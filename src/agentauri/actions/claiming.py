@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 
@@ -115,19 +115,19 @@ class Claimer:
         tx: Transaction,
         claimed: Claimed,
         ids: Sequence[DeliveryId],
-        busy: Collection[DeliveryId],
+        is_busy: Callable[[DeliveryId], bool],
         *,
         permitted: Collection[DeliveryId] = (),
         contended: bool = False,
     ) -> None:
-        """Claim what may go. `busy` are those that this process is sending, `permitted` those whose action's rate lets
-        them go now; `contended` says that more than one organization waits, whoever is in this batch."""
+        """Claim what may go. `is_busy` tells those that this process is sending, `permitted` are those whose action's
+        rate lets them go now; `contended` says that more than one organization waits, whoever is in this batch."""
         rows = await claims.lock_for_claim(tx, ids)
         await self._sort_out_missing(tx, ids, rows, claimed)
         if not rows:
             return
         claimed.now = rows[0]["now"]
-        rows = [row for row in rows if self._is_ours(row, busy, claimed)]
+        rows = [row for row in rows if self._is_ours(row, is_busy, claimed)]
         if not rows:
             return
         rows = _by_turns(rows)
@@ -167,10 +167,10 @@ class Claimer:
             claimed.forget += unknown
             report_unknown(unknown)
 
-    def _is_ours(self, row: asyncpg.Record, busy: Collection[DeliveryId], claimed: Claimed) -> bool:
+    def _is_ours(self, row: asyncpg.Record, is_busy: Callable[[DeliveryId], bool], claimed: Claimed) -> bool:
         """Pending, not held, due, and nobody's. A claim of our own that we are not sending was lost with its commit's
         answer; nobody else will take it up before it lapses."""
-        taken = row["taken"] and (row["lease_owner"] != self._instance or row["id"] in busy)
+        taken = row["taken"] and (row["lease_owner"] != self._instance or is_busy(row["id"]))
         if row["status"] != "pending" or row["hold"] is not None or taken:
             claimed.forget.append(str(row["id"]))
             return False

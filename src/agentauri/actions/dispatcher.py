@@ -110,6 +110,8 @@ class Dispatcher:
             config=config,
         )
         self._sweeper = Sweeper(database, queue, clock, config)
+        self._claimed: deque[Send] = deque()
+        self._beginning: asyncio.Task[None] | None = None
         self._sending: dict[DeliveryId, asyncio.Task[None]] = {}
         self.wake = Wake()
         self._breaker_wake = Wake()
@@ -142,8 +144,7 @@ class Dispatcher:
                 await self._sent()
                 closing.set()
         finally:
-            for task in self._sending.values():
-                task.cancel()
+            self._give_up()
 
     async def step(self) -> bool:
         """Send what is due and record what came of it; False when nothing was."""
@@ -229,7 +230,7 @@ class Dispatcher:
         try:
             with self._claimer.batch() as claimed:
                 async with self._database.transaction(durable=False) as tx:
-                    await self._claimer.claim(tx, claimed, ids, self._busy(), permitted=permitted, contended=contended)
+                    await self._claimer.claim(tx, claimed, ids, self._is_busy, permitted=permitted, contended=contended)
         except Unavailable:
             raise
         except Exception:
@@ -245,7 +246,7 @@ class Dispatcher:
             await self._put_off({ids[0]: self._clock.now() + UNCLAIMABLE_MS}, queued=queued)
             return True
         reach("dispatcher.claimed")
-        await self._begin(claimed)
+        self._begin(claimed)
         if queued:
             await self._queue.ack(claimed.forget)
             await self._queue.retry(claimed.later, now=claimed.now)
@@ -282,21 +283,29 @@ class Dispatcher:
             await self._queue.ack([str(id_) for id_ in far])
             await self._queue.retry(near, now=now)
 
-    async def _begin(self, claimed: Claimed) -> None:
+    def _begin(self, claimed: Claimed) -> None:
+        """Have the sends begin, beside whatever is next: the next batch is leased and claimed meanwhile."""
         if claimed.now:
             self._clock.set(claimed.now)
         self._count_refused(claimed)
-        left = deque(claimed.sends)
-        try:
-            while left:
-                for _ in range(min(PORTION, len(left))):
-                    send = left.popleft()
-                    task = self._sending[send.id] = asyncio.create_task(self._send(send))
-                    task.add_done_callback(partial(self._ended, send))
-                await asyncio.sleep(0)
-        finally:
-            for send in left:
-                self._give_slot_back(send)
+        self._claimed += claimed.sends
+        if self._claimed and (self._beginning is None or self._beginning.done()):
+            self._beginning = asyncio.create_task(self._begin_all())
+
+    async def _begin_all(self) -> None:
+        while self._claimed:
+            for _ in range(min(PORTION, len(self._claimed))):
+                send = self._claimed.popleft()
+                task = self._sending[send.id] = asyncio.create_task(self._send(send))
+                task.add_done_callback(partial(self._ended, send))
+            await asyncio.sleep(0)
+
+    def _give_up(self) -> None:
+        """Leave what is claimed to its claims' end."""
+        for task in self._sending.values():
+            task.cancel()
+        while self._claimed:
+            self._give_slot_back(self._claimed.popleft())
 
     async def _send(self, send: Send) -> None:
         started = time.monotonic()
@@ -386,8 +395,8 @@ class Dispatcher:
 
     async def _sent(self) -> None:
         """Wait for the sends that are under way."""
-        while self._sending:
-            await asyncio.wait(list(self._sending.values()))
+        while self._claimed or self._sending:
+            await asyncio.wait([task for task in (*self._sending.values(), self._beginning) if task is not None])
 
     async def _set_clock(self) -> None:
         if not self._clock.is_set:
@@ -396,10 +405,11 @@ class Dispatcher:
 
     @property
     def _free(self) -> int:
-        return self._config.max_in_flight - len(self._sending) - len(self._recorder)
+        return self._config.max_in_flight - len(self._claimed) - len(self._sending) - len(self._recorder)
 
-    def _busy(self) -> set[DeliveryId]:
-        return self._recorder.busy().union(self._sending)
+    def _is_busy(self, id_: DeliveryId) -> bool:
+        """We are about to send it, sending it, or about to write down what came of it."""
+        return id_ in self._sending or self._recorder.has(id_) or any(send.id == id_ for send in self._claimed)
 
     def _count_refused(self, claimed: Claimed) -> None:
         """Tell operators when nothing goes out because every breaker is open."""

@@ -93,6 +93,7 @@ class Recorder:
         self._arrived = asyncio.Event()
         self._writing: dict[DeliveryId, Outcome] = {}
         self._later: dict[tuple[DeliveryId, int], Outcome] = {}
+        self._telling: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._writing) + len(self._later)
@@ -102,9 +103,10 @@ class Recorder:
         """There are outcomes that could be written now."""
         return bool(self._waiting)
 
-    def busy(self) -> set[DeliveryId]:
-        """Deliveries whose outcome is not written yet."""
-        return {outcome.send.id for outcome in (*self._waiting, *self._writing.values(), *self._later.values())}
+    def has(self, id_: DeliveryId) -> bool:
+        """An outcome of this delivery is not written yet."""
+        waiting = (outcome.send.id for outcome in (*self._waiting, *self._later.values()))
+        return id_ in self._writing or id_ in waiting
 
     def add(self, outcome: Outcome) -> None:
         self._waiting.append(outcome)
@@ -112,15 +114,25 @@ class Recorder:
 
     async def run(self, closing: asyncio.Event) -> None:
         """Write outcomes as they come, until `closing` is set and none is left."""
-        while len(self) or not closing.is_set():
-            await wait_until(closing, 1.0, self._arrived)
-            if not self.ready:
-                await asyncio.sleep(BUSY_SECONDS if closing.is_set() and len(self) else 0)
-            elif len(self._waiting) < BATCH:
-                await asyncio.sleep(GATHER_SECONDS)
-            await self.flush()
+        try:
+            while len(self) or not closing.is_set():
+                await wait_until(closing, 1.0, self._arrived)
+                if not self.ready:
+                    await asyncio.sleep(BUSY_SECONDS if closing.is_set() and len(self) else 0)
+                elif len(self._waiting) < BATCH:
+                    await asyncio.sleep(GATHER_SECONDS)
+                await self._write()
+            await self._told()
+        finally:
+            if self._telling is not None:
+                self._telling.cancel()
 
     async def flush(self) -> None:
+        """Write one group and tell of it."""
+        await self._write()
+        await self._told()
+
+    async def _write(self) -> None:
         """Write one group. In an outage its outcomes go back to wait, and so do we."""
         group = self._take()
         if not group:
@@ -170,7 +182,17 @@ class Recorder:
         reach("dispatcher.recorded")
         for outcome in settled.busy:
             self._add_later(outcome, BUSY_SECONDS)
-        await self._tell(settled)
+        for outcome, _ in settled.results:
+            del self._writing[outcome.send.id]
+        self._on_written()
+        await self._told()
+        self._telling = asyncio.create_task(self._tell(settled))  # while the next group is written
+
+    async def _told(self) -> None:
+        """Wait until the last group that was written is told of."""
+        telling, self._telling = self._telling, None
+        if telling is not None:
+            await telling
 
     async def _record_without(self, group: Sequence[Outcome], busy: BreakerBusy) -> None:
         others = []
@@ -268,9 +290,6 @@ class Recorder:
             except RedisUnavailable:
                 pass
         reach("dispatcher.acked")
-        for outcome, _ in settled.results:
-            del self._writing[outcome.send.id]
-        self._on_written()  # others may be sent while we tell of these
         _count(settled.results)
         teller = log.bind()  # once for all lines: the proxy binds anew with every call
         for number, (outcome, result) in enumerate(settled.results):

@@ -61,9 +61,9 @@ return {redis.call('LLEN', ready), first[2] and tonumber(first[2]) or -1}
 
 # how many, when the lease lapses, window. Answers how many are left, how many lanes were seen (0: all is taken), and
 # the ids. Looks at both ends of ready: the old work at the head, and whoever came last, so that one tenant's backlog
-# does not hide another's first delivery. Mostly what is to go stands at the head already, and popping it is all there
+# does not hide another's first delivery. Mostly what is to go stands at one end already, and popping it is all there
 # is to write. Otherwise both ends are taken out, and what is not picked goes back to the tail, a turn of all lanes at a
-# time and the oldest last: there the next call finds it first. So both ends are in order more often than not, and
+# time and the oldest last: there the next calls find it first. So both ends are in order more often than not, and
 # merging them saves sorting.
 LEASE = (
     _NAMES
@@ -108,29 +108,37 @@ else
     for lane in pairs(unsorted) do table.sort(lane) end
     lanes_seen = #order
 
-    local back = {}
-    for depth = 1, deepest do
+    local chosen, depth = {}, 0
+    while #picked < wanted and depth < deepest do
+        depth = depth + 1
         for _, lane in ipairs(order) do
             local id = lane[depth]
-            if id then
-                if #picked < wanted then picked[#picked + 1] = id else back[#back + 1] = id end
+            if id and #picked < wanted then
+                picked[#picked + 1] = id
+                chosen[id] = true
             end
         end
     end
-    local first = {}
-    for k = 1, math.min(wanted, heads) do first[head[k]] = true end
-    local at_head = #picked <= heads
-    for _, id in ipairs(picked) do
-        if not first[id] then
-            at_head = false
-            break
+    local function all_chosen(ids, from, to)
+        for k = from, to do
+            if not chosen[ids[k]] then return false end
         end
+        return true
     end
-    if at_head then
+    if all_chosen(head, 1, #picked) then
         redis.call('LPOP', ready, #picked)
+    elseif #tail >= #picked and all_chosen(tail, #tail - #picked + 1, #tail) then
+        redis.call('RPOP', ready, #picked)
     else
         redis.call('LPOP', ready, heads)
         if #tail > 0 then redis.call('RPOP', ready, #tail) end
+        local back = {}
+        for turn = depth, deepest do
+            for _, lane in ipairs(order) do
+                local id = lane[turn]
+                if id and not chosen[id] then back[#back + 1] = id end
+            end
+        end
         local turned = {}
         for k = #back, 1, -1 do
             turned[#turned + 1] = back[k]

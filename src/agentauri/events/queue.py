@@ -38,6 +38,9 @@ AUDIT_MARGIN_SECONDS = 60
 AUDIT_MARK = "audited_seq"
 
 
+_BY_INDEX = "SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL enable_sort TO off"
+
+
 class EventQueue:
     """`instance` is written into the ledger of what was processed."""
 
@@ -51,7 +54,7 @@ class EventQueue:
         commit may bring a row below it: now and then, ask without one.
         """
         # A plan that was made while the table was empty would read it from end to end, with all that is dead in it.
-        await tx.run("SET LOCAL enable_seqscan TO off; SET LOCAL enable_bitmapscan TO off; SET LOCAL enable_sort TO off")
+        await tx.run(_BY_INDEX)
         # The recursion hops from chain to chain. Over the dead rows of a chain without living ones it would walk one by
         # one, so the primary key is asked first whether there is anything at all; ordered, lest the table be scanned.
         rows = await tx.fetch(

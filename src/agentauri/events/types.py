@@ -90,7 +90,7 @@ _ARGS = COLUMNS.index("args")
 
 def select_list(table: str) -> str:
     """`COLUMNS` for a SELECT whose rows `Event.from_row` takes."""
-    return ", ".join(f'{table}."{name}"' for name in COLUMNS)
+    return ", ".join(f'{table}."{name}"' + ("::text" if name == "args" else "") for name in COLUMNS)
 
 
 class NewEvent(Struct, frozen=True, gc=False):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -150,6 +151,7 @@ def shown_conditions(stored: StoredTrigger) -> list[Condition]:
     return [item | {"trigger_id": stored.id, BORN: born.get(item.get("id")) or stored.created_at} for item in items]
 
 
+@lru_cache(maxsize=1024)
 def breaker_config(stored: str) -> BreakerConfig:
     """A stored configuration; what is missing or out of range takes its default."""
     try:
