@@ -152,6 +152,21 @@ async def test_a_void_match_that_waits_is_skipped(database: Database, evaluator:
     ]
 
 
+async def test_a_void_match_that_matches_after_the_next_move_goes_on_under_its_old_id(
+    database: Database, evaluator: Evaluator, seq: EventSeq
+) -> None:
+    before = await ids(database)
+    for tag in ("b", "a"):
+        async with database.transaction() as tx:
+            await tx.run("UPDATE triggers SET version = version + 1")
+            await retract(tx, seq)
+            await move(tx, seq, tag1=tag)
+        await finish(evaluator)
+
+    assert await told(database) == [("match", "pending", None, None)] * 2
+    assert await ids(database) == before
+
+
 async def test_a_dropped_event_is_settled_once_its_chain_has_gone_on(
     database: Database, evaluator: Evaluator, seq: EventSeq
 ) -> None:

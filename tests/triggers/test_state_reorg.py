@@ -250,6 +250,16 @@ async def check(database: Database, evaluator: Evaluator, history: list[Step], s
         await tx.run("DELETE FROM triggers")  # or each history would go through those of all before
 
 
+MATCHES_NOT_AND_AGAIN: list[Step] = [
+    ("mine", [0, 1]),
+    ("index", 1),
+    ("mine", [0, 0, 2, 4, 4]),
+    ("evaluate", 1),
+    ("fork", 8, ["kept", "kept", MOVED, "kept"]),
+    ("index", 5),
+    ("fork", 7, ["kept"]),
+]
+"""A log matches where it is first, does not after a fork, and does after the next, before it was settled."""
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 MakeOne = Callable[..., Evaluator]
 
@@ -258,6 +268,7 @@ MakeOne = Callable[..., Evaluator]
 @given(history=HISTORIES, seed=st.integers(0, 2**32))
 @example(history=[("mine", [0, 1]), ("fork", 1, ["kept"]), ("index", 1), ("mine", [0]), ("fork", 5, ["kept"])], seed=0)
 @example(history=[("mine", [0, 2]), ("index", 3), ("evaluate", 1), ("fork", 3, ["dropped"])], seed=0)
+@example(history=MATCHES_NOT_AND_AGAIN, seed=16380)
 async def test_any_forks_leave_what_the_canonical_chain_alone_would(
     database: Database, make_evaluator: MakeOne, history: list[Step], seed: int
 ) -> None:

@@ -78,6 +78,24 @@ class DeliveryService:
         self._push_later(tx, ids)
         return len(ids)
 
+    async def revive(
+        self, tx: Transaction, events: Collection[SettledEvent], matched: Mapping[EventSeq, Collection[Pair]]
+    ) -> int:
+        """Let go on, under their old ids, matches that were skipped as void in the event's present epoch and are
+        matches again: it moved more than once before it settled."""
+        facts = {event.seq: event for event in events}
+        ids = [
+            row["id"]
+            for row in await store.matches_of(tx, events)
+            if (row["status"], row["reason"]) == ("skipped", "retracted")
+            and (row["trigger_id"], row["action_id"]) in matched.get(row["event_seq"], ())
+            and store.is_present(row, facts[row["event_seq"]])
+        ]
+        if ids:
+            await store.revive(tx, ids)
+            self._push_later(tx, ids)
+        return len(ids)
+
     async def settle(
         self,
         tx: Transaction,
@@ -198,7 +216,7 @@ class DeliveryService:
             raise NotDeliverable("Deliveries of the test environment are never sent.")
         if not await action_store.exists(tx, record["action_id"]):
             raise NotDeliverable("The delivery's action does not exist any more.")
-        await store.revive(tx, id_)
+        await store.revive(tx, [id_])
         self._push_later(tx, [id_])
         revived = await store.one(tx, organization_id, id_)
         assert revived is not None

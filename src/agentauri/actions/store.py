@@ -272,12 +272,12 @@ async def lock(tx: Transaction, id_: DeliveryId) -> None:
     await tx.run("SELECT FROM deliveries WHERE id = $1 FOR NO KEY UPDATE", id_)
 
 
-async def revive(tx: Transaction, id_: DeliveryId) -> None:
+async def revive(tx: Transaction, ids: Collection[DeliveryId]) -> None:
     """Pending and due now; the schedule starts again after the attempts made so far."""
     await tx.run(
         """UPDATE deliveries SET status = 'pending', reason = NULL, hold = NULL, due_at = now(), finished_at = NULL,
-               schedule_from = attempts, leased_until = NULL, lease_owner = NULL WHERE id = $1""",
-        id_,
+               schedule_from = attempts, leased_until = NULL, lease_owner = NULL WHERE id = ANY($1::uuid[])""",
+        list(ids),
     )
 
 

@@ -252,8 +252,11 @@ class Batch:
         facts = {verdict.row.event_seq: facts_of(cast(Event, verdict.event)) for verdict in again}
         existing = await deliveries.existing(tx, facts.values())
         wanted: dict[EventSeq, set[Pair]] = {}
+        matched: dict[EventSeq, set[Pair]] = {}
         for verdict in again:
             known = existing.get(verdict.row.event_seq, set())
+            if both := known.intersection((draft.trigger_id, draft.action_id) for draft in verdict.drafts):
+                matched.setdefault(verdict.row.event_seq, set()).update(both)
             if verdict.row.trigger_id is None:
                 wanted[verdict.row.event_seq] = verdict.pairs()
             verdict.drafts = [
@@ -265,6 +268,8 @@ class Batch:
         notify = await store.notifying(tx, void) if void else set()
         settled = await deliveries.settle(tx, [facts[seq] for seq in wanted], notify, keep=wanted)
         await deliveries.resume(tx, wanted)
+        if matched:
+            await deliveries.revive(tx, [facts[seq] for seq in matched], matched)
         busy = wanted.keys() - settled
         positions = {verdict.row.position for verdict in again if verdict.row.event_seq in busy}
         if positions:
