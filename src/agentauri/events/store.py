@@ -41,6 +41,8 @@ async def is_fresh(tx: Transaction, chain_id: ChainId, first_block: int, last_bl
 async def insert(tx: Transaction, events: Sequence[NewEvent]) -> bool:
     """Append rows of our indexer; False, and nothing done, when one of the ids is held already."""
     try:
+        # The rows that the statement triggers see would else be written to a file and read back, twice.
+        await tx.run("SET LOCAL work_mem TO '64MB'")
         async with tx.savepoint():
             await tx.copy("events", (*_WRITTEN, "origin"), _rows(events))
     except asyncpg.UniqueViolationError:
