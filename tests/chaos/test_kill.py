@@ -44,7 +44,11 @@ DISPATCH = [
         "dispatcher.sent", lambda left: left.received > 0 and left.attempts == 0 and left.claimed == SLOTS, repeats=True
     ),
     Hop("dispatcher.recorded", lambda left: left.delivered == left.attempts > 0 and left.leased == SLOTS, repeats=True),
-    Hop("dispatcher.acked", lambda left: left.delivered == left.attempts > 0 and left.known < left.deliveries, repeats=True),
+    Hop(
+        "dispatcher.acked",
+        lambda left: left.delivered == left.attempts > 0 and left.known < left.deliveries,
+        repeats=True,
+    ),
 ]
 
 FETCH = ["indexer.fetched:2", "indexer.verified:2", "indexer.decoded:2", "indexer.stored:2"]
