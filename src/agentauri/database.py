@@ -15,18 +15,22 @@ import socket
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable, MetaData
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from agentauri import metrics
 from agentauri.config import DatabaseConfig
 from agentauri.errors import Unavailable
-from agentauri.log import Seldom, get_logger
+from agentauri.log import get_logger
+from agentauri.outage import WEATHER as WEATHER
+from agentauri.outage import Connection as Connection
+from agentauri.outage import DatabaseBusy as DatabaseBusy
+from agentauri.outage import DatabaseUnavailable as DatabaseUnavailable
+from agentauri.outage import Outage, Weather
 
 log = get_logger(__name__)
 
@@ -36,39 +40,10 @@ metadata = MetaData()
 After = Callable[[], Awaitable[object] | None]
 Records = Iterable[Sequence[object]] | AsyncIterable[Sequence[object]]
 Later = Callable[[Coroutine[object, object, None]], object]
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"  # subscriptable for type checkers alone
 
-PROBE_FIRST, PROBE_LAST = 0.5, 2.0
-SHORT_LIVED = 10.0
-"""A server that refuses again within so many seconds of answering the probe is given more and more time."""
 ROLLBACK_SECONDS = 2.0
 SILENCE_SECONDS = 30
 """After which the kernel gives a TCP connection up whose other end does not answer."""
-
-WEATHER: tuple[type[BaseException], ...] = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InsufficientResourcesError,  # connections, memory, disk
-    asyncpg.ReadOnlySQLTransactionError,  # what was the primary before a failover
-    asyncpg.PostgresIOError,
-    asyncpg.InternalClientError,  # the protocol is out of step: the server spoke its last words between two statements
-)
-"""What asyncpg raises when the server, the way to it, or its disk is the matter, not our statement."""
-
-BUSY: tuple[type[BaseException], ...] = (
-    asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.SerializationError,
-)
-"""Somebody else was in the way; the same again will do."""
-
-_ANY: tuple[type[BaseException], ...] = (*WEATHER, asyncpg.PostgresError)
 
 
 def array(values: Iterable[object]) -> str:
@@ -86,14 +61,6 @@ def _element(value: object) -> str:
     return f'"{text}"'
 
 
-class DatabaseUnavailable(Unavailable):
-    """PostgreSQL cannot be reached, or ended our connection."""
-
-
-class DatabaseBusy(DatabaseUnavailable):
-    """Another transaction was in the way: a deadlock, or a lock that did not come free in time."""
-
-
 class PoolExhausted(Unavailable):
     """No connection came free in time; the caller alone is affected."""
 
@@ -104,7 +71,7 @@ class Transaction:
     It begins with its first statement: in the same round trip where that is a `run` without arguments.
     """
 
-    def __init__(self, connection: AsyncConnection, raw: Connection, weather: _Weather, opening: str) -> None:
+    def __init__(self, connection: AsyncConnection, raw: Connection, weather: Weather, opening: str) -> None:
         self._connection = connection
         self._raw = raw
         self._weather = weather
@@ -197,14 +164,14 @@ class Database:
         engine: AsyncEngine,
         config: DatabaseConfig,
         *,
-        outage: _Outage | None = None,
+        outage: Outage | None = None,
         share: asyncio.Semaphore | None = None,
     ) -> None:
         self._engine = engine
         self._config = config
         self._share = share
-        self._outage = outage or _Outage(self._connect_raw)
-        self._weather = _Weather(self._outage)
+        self._outage = outage or Outage(self._connect_raw)
+        self._weather = Weather(self._outage)
 
     @classmethod
     @asynccontextmanager
@@ -328,89 +295,6 @@ class Database:
         finally:
             metrics.DB_POOL_IN_USE.dec()
             await asyncio.shield(connection.close())
-
-
-class _Outage:
-    """One probe for everybody who waits for PostgreSQL."""
-
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
-        self._connect = connect
-        self._probe: asyncio.Task[None] | None = None
-        self._seldom = Seldom()
-        self._answered_at = float("-inf")
-        self._pause = 0.0
-
-    def noticed(self, error: BaseException) -> None:
-        reason = str(error) or type(error).__name__
-        tls = "SSL" in reason or "certificate" in reason or "pg_hba.conf" in reason
-        if not self._seldom.due("database"):
-            return
-        if tls:
-            log.error(
-                "database.unavailable",
-                code="DATABASE_TLS_FAILED",
-                message=reason,
-                remedy="check sslmode and sslrootcert in DATABASE_URL; "
-                "scripts/generate-pg-certs.sh makes new certificates, then restart PostgreSQL",
-            )
-        else:
-            log.error("database.unavailable", code="DATABASE_UNAVAILABLE", message=reason)
-
-    async def over(self) -> None:
-        if self._probe is None or self._probe.done():
-            self._probe = asyncio.create_task(self._ask_until_answered(), name="database-probe")
-        await asyncio.shield(self._probe)
-
-    async def _ask_until_answered(self) -> None:
-        delay = PROBE_FIRST
-        while True:
-            try:
-                connection = await self._connect()
-            except _ANY as error:
-                self.noticed(error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, PROBE_LAST)
-                continue
-            connection.terminate()
-            break
-        # It may answer and still refuse the work, as with a full disk: then nobody shall try in a hot loop.
-        lasted = time.monotonic() - self._answered_at
-        self._pause = 0.0 if lasted > SHORT_LIVED else min(max(0.1, self._pause * 2), PROBE_LAST)
-        await asyncio.sleep(self._pause)
-        self._answered_at = time.monotonic()
-        if self._pause == 0 and self._seldom.over("database"):
-            log.info("database.back")
-
-    def close(self) -> None:
-        if self._probe is not None:
-            self._probe.cancel()
-
-
-class _Weather:
-    """Around single statements: turn what asyncpg and SQLAlchemy raise in an outage into `DatabaseUnavailable`."""
-
-    def __init__(self, outage: _Outage) -> None:
-        self._outage = outage
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if error is None or isinstance(error, Unavailable | asyncio.CancelledError):
-            return
-        cause: BaseException = error
-        if isinstance(error, DBAPIError) and error.orig is not None:
-            # SQLAlchemy wraps the driver's error twice; the inner one says which kind it is.
-            cause = error.orig.__cause__ or error.orig
-        if isinstance(cause, BUSY):
-            raise DatabaseBusy("Another transaction was in the way.") from error
-        if isinstance(cause, asyncpg.InterfaceError):
-            weather = "connection" in str(cause) or "closed" in str(cause)
-        else:
-            weather = isinstance(cause, WEATHER)
-        if weather:
-            self._outage.noticed(cause)
-            raise DatabaseUnavailable("The database is away.") from error
 
 
 async def _driver(connection: AsyncConnection) -> Connection:

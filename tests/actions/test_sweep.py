@@ -287,8 +287,9 @@ async def test_a_push_by_another_process_wakes_a_running_dispatcher(
     await until(waits, 20, "the dispatcher to have looked, and to listen")
     async with aclosing(connect_redis(redis_url)) as connection, aclosing(Queue(connection)) as other:
         world.deliveries = DeliveryService(other)
-        await world.delivery(trigger)
+        id_ = await world.delivery(trigger)
         await world.receiver.wait_for(1)
 
     stopping.set()
     await running
+    assert (await world.row(id_))["status"] == "delivered"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from agentauri.database import DatabaseUnavailable
 from chaos.servers import world_of_embedded
 from chaos.world import SECONDS, Gate, Row, World, insert
+from support import folders
 from support.processes import Child
 from support.receiver import Receiver
 
@@ -22,15 +21,9 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """A small file system, big enough for both servers."""
-    folder = Path(tempfile.mkdtemp(prefix="agentauri-disk-"))
-    folder.chmod(0o755)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "none", str(folder)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("only root may mount the small disk that this test fills")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-    folder.rmdir()
+    """Big enough for both servers."""
+    with folders.small_disk(160) as folder:
+        yield folder
 
 
 def fill(disk: Path) -> Path:

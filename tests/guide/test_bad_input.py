@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import aiohttp
 import pytest
 
 from agentauri.demo import LocalChain
+from support import folders
 from support.console import MakeTrigger
 from support.processes import Child, Nursery, until
 
@@ -116,15 +116,9 @@ def test_a_data_folder_that_is_not_a_folder_is_named_with_the_setting(tmp_path: 
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """A file system of a few megabytes."""
-    folder = Path(tempfile.mkdtemp(prefix="agentauri-disk-"))
-    folder.chmod(0o755)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("only root may mount the small disk that this test fills")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-    folder.rmdir()
+    """Too small for a server."""
+    with folders.small_disk(8) as folder:
+        yield folder
 
 
 def test_a_full_disk_is_told_with_what_to_do(small_disk: Path) -> None:

@@ -255,7 +255,7 @@ async def test_a_trigger_that_breaks_on_what_it_remembers_breaks_alone(
         await make_trigger(tx, cooldown_seconds=60, dedupe_key="{{ args.x | number:2 }}", trigger_id="breaks")
         await make_trigger(tx, [limit(0)], trigger_id="works")
         seqs = await insert_events(tx, 1, args='{"x": {"not": "a number"}}')
-    monkeypatch.setattr("agentauri.triggers.state.Visit.read", _broken_for("breaks"))
+    monkeypatch.setattr("agentauri.triggers.state.memory.Visit.read", _broken_for("breaks"))
 
     await finish(evaluator)
 
@@ -265,7 +265,7 @@ async def test_a_trigger_that_breaks_on_what_it_remembers_breaks_alone(
 
 
 def _broken_for(trigger_id: str) -> Any:
-    from agentauri.triggers.state import Visit
+    from agentauri.triggers.state.memory import Visit
 
     read = Visit.read
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentauri.triggers.state_folding import (
+from agentauri.triggers.state.folding import (
     MAX_SAMPLES,
     NOTHING,
     Ask,
@@ -23,7 +23,7 @@ from agentauri.triggers.state_folding import (
     joined,
     tally_holds,
 )
-from agentauri.triggers.state_slots import number, shown_tally, tally_of, window_state
+from agentauri.triggers.state.slots import number, shown_tally, tally_of, window_state
 from agentauri.types import EventSeq
 
 

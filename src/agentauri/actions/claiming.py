@@ -107,7 +107,7 @@ class Claimer:
             yield claimed
         except BaseException:
             for send in claimed.sends:
-                self._give_room_back(send)
+                self.give_back(send)
             raise
 
     async def claim(
@@ -273,10 +273,11 @@ class Claimer:
             claimed.sends = [send for send in candidates if send.id not in refused]
             for send in candidates:
                 if send.id in refused:
-                    self._give_room_back(send)
+                    self.give_back(send)
         claimed.refused = bool(candidates) and not claimed.sends
 
-    def _give_room_back(self, send: Send) -> None:
+    def give_back(self, send: Send) -> None:
+        """Free the slot of a send that does not begin."""
         if send.target is not None:
             self._destinations.unused(send.target, send.message.organization_id)
 

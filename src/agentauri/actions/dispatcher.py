@@ -102,12 +102,7 @@ class Dispatcher:
             on_written=self._freed.set,
         )
         self._holds = Holds(
-            database=database,
-            queue=queue,
-            breakers=breakers,
-            load_subjects=load_subjects,
-            clock=clock,
-            config=config,
+            database=database, queue=queue, breakers=breakers, load_subjects=load_subjects, clock=clock, config=config
         )
         self._sweeper = Sweeper(database, queue, clock, config)
         self._claimed: deque[Send] = deque()
@@ -305,7 +300,7 @@ class Dispatcher:
         for task in self._sending.values():
             task.cancel()
         while self._claimed:
-            self._give_slot_back(self._claimed.popleft())
+            self._claimer.give_back(self._claimed.popleft())
 
     async def _send(self, send: Send) -> None:
         started = time.monotonic()
@@ -321,11 +316,7 @@ class Dispatcher:
         """Also where the task was cancelled before it began."""
         del self._sending[send.id]
         if task.cancelled():
-            self._give_slot_back(send)
-
-    def _give_slot_back(self, send: Send) -> None:
-        if send.target is not None:
-            self._destinations.unused(send.target, send.message.organization_id)
+            self._claimer.give_back(send)
 
     async def _exchange(self, send: Send) -> Sent | DeliveryFailed:
         if isinstance(send.prepared, DeliveryFailed):

@@ -24,8 +24,8 @@ from agentauri.log import get_logger
 from agentauri.triggers import store
 from agentauri.triggers.index import Index, Program
 from agentauri.triggers.matching import Definition
-from agentauri.triggers.state import Visit, meet
-from agentauri.triggers.state_undo import remembered, undo
+from agentauri.triggers.state.memory import Visit, meet
+from agentauri.triggers.state.undo import remembered, undo
 from agentauri.triggers.store import Resume, Row
 from agentauri.types import ActionId, EventId, EventSeq, OrganizationId, TriggerId, utc_now
 

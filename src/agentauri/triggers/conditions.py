@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from agentauri.errors import FieldError, Invalid
 from agentauri.triggers.fields import FIELDS, Field, Kind, find_field
-from agentauri.triggers.state_config import STATE_TYPES, read_config, value_column
+from agentauri.triggers.state.config import STATE_TYPES, read_config, value_column
 from agentauri.triggers.values import (
     EQUALITY,
     ORDER,

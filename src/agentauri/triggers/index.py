@@ -20,7 +20,7 @@ from msgspec import Struct
 from agentauri.events import Event
 from agentauri.triggers.fields import FIELDS, Getter, Kind, getter
 from agentauri.triggers.matching import Check, Definition, Key, compile_nodes, eligible, necessary
-from agentauri.triggers.state_programs import StateProgram, compile_state
+from agentauri.triggers.state.programs import StateProgram, compile_state
 
 PROGRAMS = 50_000
 WORN = 10_000

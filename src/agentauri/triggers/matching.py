@@ -2,7 +2,7 @@
 
 `compile_nodes` turns a checked condition into one function of an event, `necessary` says by which equalities the index
 may file it, and `eligible` says whether a trigger sees an event at all. Where a condition keeps state, these tell of
-the parts that do not; the rest is for `state_programs`.
+the parts that do not; the rest is for `state.programs`.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 from agentauri.database import Transaction
 from agentauri.events import Event
 from agentauri.log import Seldom, get_logger
-from agentauri.triggers import state_store as store
-from agentauri.triggers.state_folding import Ask, Sample
-from agentauri.triggers.state_programs import COOLDOWN_LEAF, Input, StateProgram
-from agentauri.triggers.state_slots import CooldownSlot, EmaSlot, Entry, Shown, WindowSlot, context_of, encode
-from agentauri.triggers.state_store import Kept, Key, Undo
+from agentauri.triggers.state import store
+from agentauri.triggers.state.folding import Ask, Sample
+from agentauri.triggers.state.programs import COOLDOWN_LEAF, Input, StateProgram
+from agentauri.triggers.state.slots import CooldownSlot, EmaSlot, Entry, Shown, WindowSlot, context_of, encode
+from agentauri.triggers.state.store import Kept, Key, Undo
 from agentauri.types import EventSeq
 
 log = get_logger(__name__)

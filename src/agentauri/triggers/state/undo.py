@@ -14,10 +14,10 @@ import msgspec
 from msgspec import Struct, field
 
 from agentauri.database import Transaction
-from agentauri.triggers import state_store as store
-from agentauri.triggers.state_folding import Ask, Ema, fold_ema
-from agentauri.triggers.state_slots import Before, Entry, Fired, encode, raw, window_state
-from agentauri.triggers.state_store import History, Kept, Key
+from agentauri.triggers.state import store
+from agentauri.triggers.state.folding import Ask, Ema, fold_ema
+from agentauri.triggers.state.slots import Before, Entry, Fired, encode, raw, window_state
+from agentauri.triggers.state.store import History, Kept, Key
 from agentauri.types import EventSeq
 
 _decode_entry = msgspec.json.Decoder(Entry).decode

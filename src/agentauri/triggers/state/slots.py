@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from agentauri.triggers.conditions import Stateful
-from agentauri.triggers.state_folding import (
+from agentauri.triggers.state.folding import (
     EXTREMES,
     SUMS,
     ZERO,
@@ -24,8 +24,8 @@ from agentauri.triggers.state_folding import (
     fold_ema,
     tally_holds,
 )
-from agentauri.triggers.state_programs import plain
-from agentauri.triggers.state_store import Kept
+from agentauri.triggers.state.programs import plain
+from agentauri.triggers.state.store import Kept
 from agentauri.types import EventSeq
 
 Shown: TypeAlias = dict[str, object]

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from agentauri.database import Transaction, array
-from agentauri.triggers.state_folding import ZERO, Ask, Sample, Tally
+from agentauri.triggers.state.folding import ZERO, Ask, Sample, Tally
 from agentauri.types import ChainId, EventSeq
 
 Key = tuple[str, int, str]
