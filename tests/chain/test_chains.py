@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from msgspec.structs import replace
 
@@ -66,3 +68,40 @@ def test_the_environment_adds_a_network_that_says_where_its_registries_are(bare_
 def test_an_unknown_network_without_addresses_is_refused_by_the_name_of_the_variable(bare_config: Config) -> None:
     with pytest.raises(ConfigError, match="IDENTITY_ADDRESS_424242"):
         load_chains(with_chains(bare_config, settings(424242)))
+
+
+SCRIPT_ONLY = {295, 360, 10200, 11011, 48816}
+PROPOSED = {998, 999, 50, 51, 747, 545, 287, 587, 1301, 2818, 2810, 82, 83}
+STARTS = {
+    1: 24339924, 56: 79031671, 137: 82458528, 143: 52952898, 8453: 41663799, 97: 77785485, 10143: 10392352,
+    84532: 37174254, 11155111: 9980000, 31337: 0,
+}  # fmt: skip
+
+
+def test_the_packaged_networks_are_those_that_carry_the_registries(bare_config: Config) -> None:
+    chains = load_chains(bare_config)
+
+    by_class = Counter(chain.class_ for chain in chains.values())
+    assert by_class == {"mainnet": 27, "testnet": 28, "local": 1}
+    assert {chain.id for chain in chains.values() if not chain.confirmed} == SCRIPT_ONLY
+    assert not PROPOSED & set(chains)
+    assert not any(chain.enabled for chain in chains.values())
+    assert len({chain.name for chain in chains.values()}) == len(chains)
+
+
+def test_a_start_block_is_packaged_where_it_is_known_and_found_elsewhere(bare_config: Config) -> None:
+    chains = load_chains(bare_config).values()
+
+    assert {chain.id: chain.start_block for chain in chains if chain.start_block is not None} == STARTS
+    assert {chain.earliest for chain in chains if chain.class_ == "mainnet"} == {1769212800}
+    assert {chain.earliest for chain in chains if chain.class_ == "testnet"} == {1767571200}
+
+
+def test_every_network_of_a_class_has_its_addresses(bare_config: Config) -> None:
+    chains = load_chains(bare_config).values()
+
+    for class_ in ("mainnet", "testnet"):
+        assert len({tuple(chain.registries) for chain in chains if chain.class_ == class_}) == 1
+    assert all(chain.finality == "tags" for chain in chains if not chain.local)
+    assert all(chain.block_time <= 12 for chain in chains)
+    assert max(chain.id for chain in chains) > 2**30  # ids are no small numbers

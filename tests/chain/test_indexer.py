@@ -389,7 +389,7 @@ async def test_anchors_long_final_are_thinned_out_but_for_blocks_with_logs(
     indexer = open_indexer(node)
     for _ in range(80):
         chain.mine(transaction(logs.feedback(1)), count=30)
-        indexer._finality_asked = float("-inf")
+        indexer._finality._asked = float("-inf")
         await drain(indexer)
 
     anchors = [number for (number,) in await rows(database, "SELECT block_number FROM block_anchors ORDER BY 1")]

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from agentauri.chain import Step
+from agentauri import metrics
+from agentauri.chain import ChainService, Step
 from agentauri.chain.start_block import first_block_since
 from agentauri.chain.types import Header
 from agentauri.database import Database
 from chains import logs
-from chains.driving import Open, Serve, checkpoint, contents, drain, rows, truth, wake
+from chains.driving import MakeChain, Open, Serve, checkpoint, contents, drain, rows, truth, wake
 from chains.logs import IDENTITY, REPUTATION, VALIDATION, account
 from chains.scripted import ScriptedChain, ScriptedNode, transaction
 
@@ -291,3 +292,116 @@ async def test_the_first_block_since_a_time_is_found_by_bisection(time: int, fou
         return replace(head, number=number, time=100 + 10 * number)
 
     assert await first_block_since(time, head, header_at) == found
+
+
+async def test_a_provider_that_has_forgotten_old_blocks_names_the_variable_that_does_without_them(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = ScriptedChain()
+    chain.mine(transaction(logs.registered(1)), count=300)
+    pruned, whole = await serve(chain), await serve(chain)
+    pruned.oldest = 250
+    unknown = {"start_block": None, "earliest": chain.blocks[1].time}
+    indexer = open_indexer(pruned, **unknown)
+
+    assert await indexer.step() is Step.REFUSED
+
+    reason = (await checkpoint(database))["status_reason"]
+    assert "set START_BLOCK_84532, or name a provider that keeps old blocks" in reason
+    assert refusals(log_lines) == [reason]
+    await drain(open_indexer(pruned, whole, **unknown))
+    assert await contents(database) == truth(chain)
+
+
+async def test_where_the_start_is_found_each_registry_is_said_to_begin_with_its_first_code(
+    database: Database, serve: Serve, open_indexer: Open, make_chain: MakeChain
+) -> None:
+    chain = ScriptedChain()
+    chain.mine(count=20)
+    chain.mine(transaction(logs.emit(IDENTITY, logs.UPGRADED, implementation=account(1))))
+    chain.mine(transaction(logs.emit(REPUTATION, logs.UPGRADED, implementation=account(2))))
+    chain.mine(transaction(logs.emit(IDENTITY, logs.UPGRADED, implementation=account(3))))
+    node = await serve(chain)
+    unknown = {"start_block": None, "earliest": chain.blocks[10].time}
+
+    await drain(open_indexer(node, **unknown))
+
+    facts = make_chain(node, **unknown)
+    async with database.transaction() as tx:
+        status = await ChainService({facts.id: facts}).get(tx, facts.id)
+    found = {registry: one.start_block for registry, one in status.registries.items()}
+    assert found == {"identity": 21, "reputation": 22, "validation": 10}
+
+
+async def test_a_registry_that_is_deployed_later_is_picked_up_and_its_first_code_is_no_alarm(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    node = await serve(chain)
+    del node.versions[VALIDATION]
+    node.undeployed.add(VALIDATION)
+    indexer = open_indexer(node)
+    await drain(indexer)
+    node.versions[VALIDATION] = "2.0.0"
+    node.undeployed.clear()
+    chain.mine(transaction(logs.emit(VALIDATION, logs.UPGRADED, implementation=account(9))))
+
+    await drain(indexer)
+
+    assert await contents(database) == truth(chain)
+    (line,) = [line for line in log_lines if line.get("code") == "CONTRACT_UPGRADED"]
+    assert line["level"] == "INFO"
+    assert await rows(database, "SELECT version FROM registry_contracts WHERE registry = 'validation'") == [("2.0.0",)]
+
+
+async def test_a_later_owner_is_an_alarm_and_the_first_one_is_none(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    chain = make_scripted()
+    indexer = open_indexer(await serve(chain))
+    await drain(indexer)
+    owned = "OwnershipTransferred(address indexed previousOwner, address indexed newOwner)"
+    first = logs.emit(VALIDATION, owned, previousOwner=logs.ZERO, newOwner=account(1))
+    chain.mine(transaction(first, logs.emit(IDENTITY, owned, previousOwner=account(1), newOwner=account(2))))
+
+    await drain(indexer)
+
+    (line,) = [line for line in log_lines if line["event"] == "chain.ownership_transferred"]
+    assert (line["level"], line["registry"], line["new_owner"]) == ("CRITICAL", "identity", account(2))
+
+
+async def test_an_upgrade_counts_and_what_it_brings_is_kept_raw_while_indexing_goes_on(
+    database: Database, serve: Serve, open_indexer: Open
+) -> None:
+    chain = make_scripted()
+    indexer = open_indexer(await serve(chain))
+    await drain(indexer)
+    before = counted("contract_upgrades_total", chain="84532")
+    raw = counted("logs_undecoded_total", chain="84532", reason="unknown_topic")
+    upgrade = logs.emit(REPUTATION, logs.UPGRADED, implementation=account(9))
+    chain.mine(transaction(upgrade, logs.unknown(5), logs.registered(6)))
+
+    await drain(indexer)
+
+    assert counted("contract_upgrades_total", chain="84532") == before + 1
+    assert counted("logs_undecoded_total", chain="84532", reason="unknown_topic") == raw + 1
+    assert await contents(database) == truth(chain)
+    assert await rows(database, "SELECT count(*) FROM events WHERE event_type = 'Upgraded'") == [(1,)]
+
+
+async def test_an_old_layout_on_a_mainnet_is_kept_raw_and_told_as_an_error(
+    database: Database, serve: Serve, open_indexer: Open, log_lines: Lines
+) -> None:
+    old = "UriUpdated(uint256 indexed agentId, string newURI, address indexed updatedBy)"
+    chain = make_scripted()
+    chain.mine(transaction(logs.emit(IDENTITY, old, agentId=1, newURI="ipfs://x", updatedBy=account(1))))
+
+    await drain(open_indexer(await serve(chain), class_="mainnet"))
+
+    (line,) = [line for line in log_lines if line["event"] == "chain.log_undecoded"]
+    assert (line["level"], line["reason"]) == ("ERROR", "unknown_topic")
+    assert await contents(database) == truth(chain)
+
+
+def counted(name: str, **labels: str) -> float:
+    return metrics.REGISTRY.get_sample_value(f"agentauri_{name}", labels) or 0.0

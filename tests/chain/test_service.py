@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from agentauri.chain import ChainNotBegun, ChainNotFound, ChainService
@@ -29,7 +31,7 @@ async def test_a_chain_says_where_it_stands(
 
     assert (now.name, now.status, now.indexed_block, now.latest_block) == ("Base Sepolia", "live", 100, 100)
     assert (now.lag_blocks, now.lag_seconds, now.finalized_block, now.safe_block) == (0, 0, 36, 68)
-    assert now.last_event_at == chain.blocks[1].time
+    assert now.last_event_at == datetime.fromtimestamp(chain.blocks[1].time, UTC)
     assert now.registries["identity"].address == logs.IDENTITY
     assert now.registries["identity"].start_block == 1
     assert [(one.name, one.healthy) for one in now.providers] == [("rpc-1", True)]

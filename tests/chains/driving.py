@@ -38,6 +38,8 @@ async def drain(indexer: Indexer, most: int = 100) -> list[Step]:
         steps.append(await indexer.step())
         if steps[-1] is Step.IDLE:
             return steps
+        if steps[-1] is Step.DEGRADED:
+            await asyncio.sleep(0.05)  # a machine that is busy makes a provider late, and its rest is a second
     raise AssertionError(f"not idle after {most} steps, the last of them {steps[-10:]}")
 
 

@@ -30,6 +30,21 @@ NEW_FEEDBACK = (
 FEEDBACK_REVOKED = (
     "FeedbackRevoked(uint256 indexed agentId, address indexed clientAddress, uint64 indexed feedbackIndex)"
 )
+RESPONSE_APPENDED = (
+    "ResponseAppended(uint256 indexed agentId, address indexed clientAddress, uint64 feedbackIndex, "
+    "address indexed responder, string responseURI, bytes32 responseHash)"
+)
+APPROVAL = "Approval(address indexed owner, address indexed approved, uint256 indexed tokenId)"
+APPROVAL_FOR_ALL = "ApprovalForAll(address indexed owner, address indexed operator, bool approved)"
+METADATA_UPDATE = "MetadataUpdate(uint256 _tokenId)"
+VALIDATION_REQUEST = (
+    "ValidationRequest(address indexed validatorAddress, uint256 indexed agentId, string requestURI, "
+    "bytes32 indexed requestHash)"
+)
+VALIDATION_RESPONSE = (
+    "ValidationResponse(address indexed validatorAddress, uint256 indexed agentId, bytes32 indexed requestHash, "
+    "uint8 response, string responseURI, bytes32 responseHash, string tag)"
+)
 UPGRADED = "Upgraded(address indexed implementation)"
 
 
@@ -92,7 +107,7 @@ def metadata_set(agent_id: int, key: str = "agentWallet", value: bytes = b"\x01"
 
 def feedback(
     agent_id: int, value: int = 87, decimals: int = 0, *, index: int = 1, client: str = account(2),
-    tag1: str = "starred", tag2: str = "", uri: str = "",
+    tag1: str = "starred", tag2: str | bytes = "", uri: str = "",
 ) -> ScriptedLog:  # fmt: skip
     return emit(
         REPUTATION, NEW_FEEDBACK, agentId=agent_id, clientAddress=client, feedbackIndex=index, value=value,
@@ -103,6 +118,43 @@ def feedback(
 
 def revoked(agent_id: int, index: int = 1, client: str = account(2)) -> ScriptedLog:
     return emit(REPUTATION, FEEDBACK_REVOKED, agentId=agent_id, clientAddress=client, feedbackIndex=index)
+
+
+def responded(agent_id: int, index: int = 1, client: str = account(2), uri: str = "ipfs://answer") -> ScriptedLog:
+    return emit(
+        REPUTATION, RESPONSE_APPENDED, agentId=agent_id, clientAddress=client, feedbackIndex=index,
+        responder=account(1), responseURI=uri, responseHash=bytes(32),
+    )  # fmt: skip
+
+
+def approval(agent_id: int, approved: str = account(3), owner: str = account(1)) -> ScriptedLog:
+    return emit(IDENTITY, APPROVAL, owner=owner, approved=approved, tokenId=agent_id)
+
+
+def approval_for_all(owner: str, operator: str = account(4), *, approved: bool = True) -> ScriptedLog:
+    return emit(IDENTITY, APPROVAL_FOR_ALL, owner=owner, operator=operator, approved=approved)
+
+
+def uri_updated(agent_id: int, uri: str) -> ScriptedLog:
+    return emit(IDENTITY, URI_UPDATED, agentId=agent_id, newURI=uri, updatedBy=account(1))
+
+
+def metadata_update(agent_id: int) -> ScriptedLog:
+    return emit(IDENTITY, METADATA_UPDATE, _tokenId=agent_id)
+
+
+def validation_requested(agent_id: int, request: int) -> ScriptedLog:
+    return emit(
+        VALIDATION, VALIDATION_REQUEST, validatorAddress=account(5), agentId=agent_id, requestURI="ipfs://request",
+        requestHash=request.to_bytes(32),
+    )  # fmt: skip
+
+
+def validated(agent_id: int, request: int, response: int = 100, tag: str = "soft") -> ScriptedLog:
+    return emit(
+        VALIDATION, VALIDATION_RESPONSE, validatorAddress=account(5), agentId=agent_id,
+        requestHash=request.to_bytes(32), response=response, responseURI="", responseHash=bytes(32), tag=tag,
+    )  # fmt: skip
 
 
 def unknown(number: int = 0, address: str = REPUTATION) -> ScriptedLog:

@@ -178,6 +178,8 @@ class ScriptedNode:
         self.tamper_header: Callable[[Json], Json] | None = None
         self.versions: dict[str, str] = dict.fromkeys((IDENTITY, REPUTATION, VALIDATION), "2.0.0")
         self.identity = IDENTITY
+        self.oldest = 0  # below it only the first block is known
+        self.undeployed: set[str] = set()  # addresses at which not even a proxy stands
 
     @classmethod
     @asynccontextmanager
@@ -246,7 +248,7 @@ class ScriptedNode:
 
     def eth_getBlockByNumber(self, block: str, _: bool) -> Json | None:  # noqa: N802
         number = self._number(block)
-        if not 0 <= number < len(self.blocks):
+        if not self.oldest <= number < len(self.blocks) and number:
             return None
         header = self.blocks[number].header
         return self.tamper_header(dict(header)) if self.tamper_header else header
@@ -268,7 +270,7 @@ class ScriptedNode:
         return "0x6001" if address in self.versions else "0x"
 
     def eth_getStorageAt(self, address: str, _: str, __: str) -> str:  # noqa: N802
-        return "0x" + self.implementation(address)[2:].rjust(64, "0")
+        return "0x" + ("" if address in self.undeployed else self.implementation(address)[2:]).rjust(64, "0")
 
     def eth_call(self, call: Json, _: str) -> str:
         address, data = call["to"], call["data"]

@@ -37,6 +37,7 @@ class _Network(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     identity: str | None = None
     reputation: str | None = None
     validation: str | None = None
+    confirmed: bool = True
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,4 +97,6 @@ def _chain(chain_id: int, settings: ChainSettings | None, max_range: int) -> Cha
         max_range=min(network.max_range, max_range),
         explorer_url=network.explorer,
         rpc_urls=settings.rpc_urls,
+        ws_url=settings.ws_url,
+        confirmed=network.confirmed,
     )

@@ -77,6 +77,10 @@ class WrongChain(SelfCheckFailed):
     """A provider serves another chain."""
 
 
+class NoHistory(SelfCheckFailed):
+    """A provider no longer has blocks without which we cannot begin."""
+
+
 class ChainNotFound(NotFound):
     code = "chain_not_found"
 

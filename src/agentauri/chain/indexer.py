@@ -17,6 +17,7 @@ import asyncpg
 from agentauri.chain import node, store
 from agentauri.chain.errors import (
     Lagging,
+    NoHistory,
     ProviderFailed,
     RangeTooLarge,
     RpcError,
@@ -26,13 +27,15 @@ from agentauri.chain.errors import (
     Untruthful,
     WrongChain,
 )
+from agentauri.chain.finality import Finality
+from agentauri.chain.head_feed import HeadFeed
 from agentauri.chain.history import History
 from agentauri.chain.inspector import Inspector
 from agentauri.chain.locks import ChainLocks
 from agentauri.chain.providers import Providers
 from agentauri.chain.reader import Batch, Reader
 from agentauri.chain.rpc import Provider
-from agentauri.chain.start_block import first_block_since
+from agentauri.chain.start_block import find_start, old_header
 from agentauri.chain.types import Anchor, Chain, Checkpoint, Header, Heads, Status, Step
 from agentauri.chain.watch import Watch
 from agentauri.chain.window import NEAR_HEAD
@@ -41,7 +44,7 @@ from agentauri.config import RpcConfig
 from agentauri.database import Database, DatabaseBusy, DatabaseUnavailable, PoolExhausted
 from agentauri.events import EventService
 from agentauri.log import Seldom, get_logger
-from agentauri.supervisor import Worker, wait_for, wait_until
+from agentauri.supervisor import Wake, Worker, wait_for, wait_until
 
 log = get_logger(__name__)
 
@@ -51,7 +54,6 @@ STANDBY = 5.0  # seconds between two tries for the chain's lock
 REFUSED = 60.0  # seconds until a refused chain is looked at again
 HALTED = 5.0  # seconds between two looks for the reset of a halted chain
 SHORTEST_POLL, LONGEST_POLL = 1.0, 15.0
-FINALITY_EVERY = 5.0  # seconds, or a block time if that is longer
 HEAD_LASTS = 5.0  # seconds for which a head far away need not be asked for again
 REPORT_EVERY = 10.0  # seconds between two writes of the providers' records
 LIVE_BLOCKS, LIVE_SECONDS = 100, 300
@@ -69,6 +71,7 @@ class Indexer:
         providers: Providers,
         config: RpcConfig,
         locks: ChainLocks,
+        session: aiohttp.ClientSession,
     ) -> None:
         self.chain = chain
         self._database = database
@@ -79,11 +82,12 @@ class Indexer:
         self._history = History(database, chain, providers)
         self._inspector = Inspector(database, chain)
         self._watch = Watch(chain, stall=config.stall)
+        self._announced = Wake()
+        self._head_feed = HeadFeed(chain, session, self._announced)
         self._seldom = Seldom()
         self._avoid: set[str] = set()
         self._rest = 0.0
-        self._finality_asked = float("-inf")
-        self._by_tags = chain.finality == "tags"
+        self._finality = Finality(chain)
         self._far_head: tuple[float, Heads] | None = None
         self._ahead: tuple[str, Anchor, asyncio.Task[Batch]] | None = None
         self._caught_up: bool | None = None
@@ -94,11 +98,14 @@ class Indexer:
         return Worker(f"indexer:{self.chain.id}", self.run, GRACE)
 
     async def run(self, stopping: asyncio.Event) -> None:
+        feed = asyncio.create_task(self._head_feed.run())
         try:
             while not stopping.is_set():
+                at_head = False
                 try:
                     if await self._locks.take(self.chain.id):
-                        pause = self.pause_after(await self.step(ahead=True))
+                        step = await self.step(ahead=True)
+                        pause, at_head = self.pause_after(step), step in (Step.IDLE, Step.CAUGHT_UP)
                     else:
                         await self._drop_ahead()
                         self._watch.standby()
@@ -108,9 +115,13 @@ class Indexer:
                     continue
                 except PoolExhausted:
                     pause = SHORTEST_POLL
-                if pause:
+                if pause and at_head:
+                    await self._announced.wait(stopping, pause)
+                elif pause:
                     await wait_until(stopping, pause)
         finally:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
             await self._drop_ahead()
             with suppress(DatabaseUnavailable):
                 await self._locks.release(self.chain.id)
@@ -194,7 +205,7 @@ class Indexer:
             provider.distrust(error.message)
         elif not error.held:
             provider.blame(error.message)
-        if isinstance(error, ProviderFailed):
+        if isinstance(error, ProviderFailed | Untruthful):
             provider.health.in_vain(time.monotonic())
         if self._seldom.due((provider.name, type(error))):
             log.info("rpc.refused", chain_id=self.chain.id, provider=provider.name, reason=error.message)
@@ -213,13 +224,14 @@ class Indexer:
             return Step.DEGRADED
         heads = self._known_heads(checkpoint)
         if heads is None:
-            look = await self._look(provider, checkpoint)
+            final = self._finality.questions(checkpoint.head)
+            look = await node.look(provider, checkpoint.block.number, *final)
             if look.at is None or look.head.number < checkpoint.block.number:
                 return await self._behind(provider, checkpoint)
             if look.at.hash != checkpoint.block.hash:
                 return await self._mismatch(provider, checkpoint, look.at)
             self._history.unsuspect()
-            heads = self._heads_of(look)
+            heads = self._finality.heads(look)
         if heads.head == checkpoint.block.number:
             await self._note(checkpoint, heads)
             return Step.IDLE
@@ -237,52 +249,19 @@ class Indexer:
             return Step.UNSETTLED
         look = await node.look(provider, 0)
         start = self.chain.start_block
-        if start is None:
-            start = await self._find_start(provider, look.head)
-        base, *genesis = await node.headers(provider, [max(start - 1, 0), *([0] if self.chain.local else [])])
-        if base is None or None in genesis:
-            raise Lagging(f"it does not know block {max(start - 1, 0)}, before which there is nothing to read")
-        anchors = [_anchor(one) for one in (base, *genesis) if one is not None]
-        await self._writer.begin(start, anchors, self._heads_of(look))
+        try:
+            if start is None:
+                start = await find_start(provider, self.chain, look.head)
+            before = max(start - 1, 0)
+            if before > look.head.number:
+                raise Lagging(f"it does not know block {before}, before which there is nothing to read")
+            numbers = {before, 0} if self.chain.local else {before}
+            anchors = {number: _anchor(await old_header(provider, self.chain, number)) for number in numbers}
+        except NoHistory as error:
+            self._inspector.report(provider, error)
+            raise
+        await self._writer.begin(start, anchors[before], anchors.values(), self._finality.heads(look))
         return Step.ADVANCED
-
-    async def _find_start(self, provider: Provider, head: Header) -> int:
-        async def header_at(number: int) -> Header:
-            (header,) = await node.headers(provider, [number])
-            if header is None:
-                raise Lagging(f"it does not know block {number}")
-            return header
-
-        return await first_block_since(self.chain.earliest, head, header_at)
-
-    async def _look(self, provider: Provider, checkpoint: Checkpoint) -> node.Look:
-        now = time.monotonic()
-        final: tuple[str | int, ...] = ()
-        if now - self._finality_asked >= max(self.chain.block_time, FINALITY_EVERY):
-            if self._by_tags:
-                final = ("finalized", "safe")
-            elif (deep := (checkpoint.head or 0) - self.chain.finality_depth) > 0:
-                final = (deep,)
-            self._finality_asked = now
-        look = await node.look(provider, checkpoint.block.number, *final)
-        answered = look.finalized is not None and (
-            look.finalized.number > 0 or look.head.number < self.chain.finality_depth
-        )
-        if "finalized" in final and not answered:
-            self._by_tags = False
-            self._finality_asked = float("-inf")
-            log.info("chain.finality_by_depth", chain_id=self.chain.id, depth=self.chain.finality_depth)
-        return look
-
-    def _heads_of(self, look: node.Look) -> Heads:
-        final = look.finalized if look.finalized and 0 < look.finalized.number <= look.head.number else None
-        return Heads(
-            head=look.head.number,
-            time=look.head.time,
-            safe=look.safe.number if look.safe and self._by_tags else None,
-            finalized=final.number if final else None,
-            finalized_hash=final.hash if final else None,
-        )
 
     def _known_heads(self, checkpoint: Checkpoint) -> Heads | None:
         """The head as it was lately, while it is far away: each range checks the checkpoint's block anyway."""
@@ -300,7 +279,7 @@ class Indexer:
             self._ahead = (provider.name, batch.last, task)
         await self._writer.add(checkpoint, batch, heads, *self._status(heads, batch.last))
         if self._caught_up:  # what happened before that is history
-            self._inspector.upgraded(event for event in batch.events if event.event_type == "Upgraded")
+            self._inspector.administered(batch.events)
         if self._far_head is None or self._far_head[1] is not heads:
             self._far_head = (time.monotonic(), heads)
         return Step.ADVANCED if left > 0 else Step.CAUGHT_UP
@@ -434,7 +413,7 @@ def indexers(
     share = database.limited(CONNECTIONS)
     locks = ChainLocks(database)
     return [
-        Indexer(share, events, chain, Providers.of(chain, session, config), config, locks)
+        Indexer(share, events, chain, Providers.of(chain, session, config), config, locks, session)
         for chain in chains
         if chain.enabled
     ]

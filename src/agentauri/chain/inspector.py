@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from agentauri import metrics
 from agentauri.chain import store
-from agentauri.chain.errors import SelfCheckFailed, WrongChain
+from agentauri.chain.errors import NoHistory, SelfCheckFailed, WrongChain
 from agentauri.chain.rpc import Provider
 from agentauri.chain.self_check import Contract, check_chain_id, inspect, judge
 from agentauri.chain.types import Chain
@@ -17,6 +18,7 @@ from agentauri.log import get_logger
 log = get_logger(__name__)
 
 DAILY = 86_400.0
+NOBODY = "0x" + "00" * 20  # whom a new contract is taken over from
 REFUSED = 60.0  # seconds until a running chain that is refused is looked at again
 
 
@@ -43,7 +45,7 @@ class Inspector:
         try:
             await check_chain_id(provider, self._chain)
         except WrongChain as error:
-            self._report(provider, error)
+            self.report(provider, error)
             provider.distrust(error.message)
             raise
         provider.vetted = True
@@ -65,7 +67,7 @@ class Inspector:
         self._warn(frozenset(finding.message for finding in findings if not finding.refuses))
         if refusals:
             error = SelfCheckFailed("; ".join(refusals))
-            self._report(provider, error)
+            self.report(provider, error)
             if not self.passed:
                 provider.distrust(error.message)
             raise error
@@ -75,13 +77,13 @@ class Inspector:
 
     def refuse(self, error: SelfCheckFailed) -> bool:
         """No other provider can be asked. Whether the chain goes on all the same, since it was the right one before."""
-        if not self.passed or isinstance(error, WrongChain):
+        if not self.passed or isinstance(error, WrongChain | NoHistory):
             return False
         self.refusal = error.message
         self._next = time.monotonic() + REFUSED
         return True
 
-    def _report(self, provider: Provider, error: SelfCheckFailed) -> None:
+    def report(self, provider: Provider, error: SelfCheckFailed) -> None:
         log.error(
             "chain.refused",
             code="CHAIN_SELF_CHECK_FAILED",
@@ -90,24 +92,38 @@ class Inspector:
             provider=provider.name,
         )
 
-    def upgraded(self, events: Iterable[NewEvent]) -> None:
-        """Tell of upgrades and look again. The first implementation of a new proxy is none."""
+    def administered(self, events: Iterable[NewEvent]) -> None:
+        """Tell of what the registries' owner has done, and look again after an upgrade."""
         for event in events:
-            known = self._contracts.get(event.registry)
-            if known is None:
-                continue
-            self._next = 0.0
-            tell = log.critical if known.implementation else log.info
-            tell(
-                "chain.contract_upgraded",
-                code="CONTRACT_UPGRADED",
-                message=f"The {event.registry} registry has new code; the self-check runs again",
-                chain_id=self._chain.id,
-                registry=event.registry,
-                implementation=event.args["implementation"],
-                block_number=event.block_number,
-                transaction_hash=event.transaction_hash,
-            )
+            if event.event_type == "Upgraded" and event.registry in self._contracts:
+                self._upgraded(event, self._contracts[event.registry])
+            elif event.event_type == "OwnershipTransferred" and event.args["previousOwner"] != NOBODY:
+                log.critical(
+                    "chain.ownership_transferred",
+                    message=f"The {event.registry} registry, and with it the say over its code, has a new owner",
+                    chain_id=self._chain.id,
+                    registry=event.registry,
+                    previous_owner=event.args["previousOwner"],
+                    new_owner=event.args["newOwner"],
+                    transaction_hash=event.transaction_hash,
+                )
+
+    def _upgraded(self, event: NewEvent, known: Contract) -> None:
+        self._next = 0.0
+        tell = log.info
+        if known.implementation:  # else it is the first one of a new proxy
+            tell = log.critical
+            metrics.CONTRACT_UPGRADES.labels(str(self._chain.id)).inc()
+        tell(
+            "chain.contract_upgraded",
+            code="CONTRACT_UPGRADED",
+            message=f"The {event.registry} registry has new code; the self-check runs again",
+            chain_id=self._chain.id,
+            registry=event.registry,
+            implementation=event.args["implementation"],
+            block_number=event.block_number,
+            transaction_hash=event.transaction_hash,
+        )
 
     def _warn(self, messages: frozenset[str]) -> None:
         for message in sorted(messages - self._warned):

@@ -43,12 +43,11 @@ _read_log = msgspec.json.Decoder(_WireLog).decode
 
 
 class Look(Struct, frozen=True):
-    """A provider's idea of the head. `at` is its block where ours is; `safe` and `finalized` as far as it knows."""
+    """A provider's idea of the head. `at` is its block where ours is, `final` what it knows of the others asked for."""
 
     head: Header
     at: Header | None
-    safe: Header | None
-    finalized: Header | None
+    final: dict[int | str, Header | None]
 
 
 def header_call(block: int | str) -> Call:
@@ -88,13 +87,13 @@ def _hash(text: str) -> str:
 
 
 async def look(provider: Provider, at: int, *final: int | str) -> Look:
-    """The head, and the block at `at`. `final` are the blocks, by tag or number, to give as finalized and safe."""
+    """The head, the block at `at`, and those in `final`, by tag or number, as far as the node has them."""
     answers = await provider.ask(*(header_call(block) for block in ("latest", at, *final)))
     head, ours = read_header(answers[0]), read_header(answers[1])
     if head is None:
         raise Lagging("it has no head")
-    finalized, safe, *_ = *(None if one.error else read_header(one) for one in answers[2:]), None, None
-    return Look(head, ours, safe, finalized)
+    found = [None if one.error else read_header(one) for one in answers[2:]]
+    return Look(head, ours, dict(zip(final, found, strict=True)))
 
 
 async def headers(provider: Provider, numbers: Sequence[int]) -> list[Header | None]:

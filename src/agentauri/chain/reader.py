@@ -53,6 +53,8 @@ class Reader:
         asked = last - base.number
         logs = await self._logs(provider, span, base.number + 1, last)
         reach("indexer.fetched")
+        if logs and not base.number < logs[0].block_number <= logs[-1].block_number <= last:
+            raise Untruthful("a log of a block that was not asked for", lie=True)
         span.went_well(asked, len(logs))
         last, wanted = window.cut(last, window.wanted_headers(base.number, last, head, logs), MOST_CALLS - 1)
         logs = [found for found in logs if found.block_number <= last]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from agentauri.chain import store
 from agentauri.chain.errors import ChainNotBegun, ChainNotFound
 from agentauri.chain.types import (
     Chain,
     ChainStatus,
+    EventCount,
+    Finality,
     FinalityView,
     ProviderStatus,
     RegistryAddress,
     ResetPlan,
+    Standing,
 )
 from agentauri.database import Transaction
 from agentauri.types import ChainId
@@ -30,6 +34,23 @@ class ChainService:
         """Raises: ChainNotFound."""
         (status,) = await self._status(tx, [self._known(chain_id)])
         return status
+
+    async def standing(self, tx: Transaction, chain_id: ChainId) -> Standing | None:
+        """As of which block the chain is known; None where our indexer has not begun with it."""
+        checkpoint = await store.checkpoint(tx, chain_id)
+        if checkpoint is None or not checkpoint.begun:
+            return None
+        block = checkpoint.block
+        finality: Finality = "latest"
+        if checkpoint.finalized is not None and block.number <= checkpoint.finalized:
+            finality = "finalized"
+        elif checkpoint.safe is not None and block.number <= checkpoint.safe:
+            finality = "safe"
+        return Standing(block_number=block.number, block_hash=block.hash, finality=finality)
+
+    async def event_counts(self, tx: Transaction) -> list[EventCount]:
+        """How many events of each kind are on each chain."""
+        return await store.event_counts(tx)
 
     async def request_reset(
         self, tx: Transaction, chain_id: ChainId, to_block: int | None = None, *, dry_run: bool = False
@@ -70,11 +91,22 @@ class ChainService:
         ids = [chain.id for chain in chains]
         rows = await store.overview(tx, ids)
         providers = await store.providers(tx, ids)
-        return [_status(chain, rows.get(chain.id), providers.get(chain.id, [])) for chain in chains]
+        upgrades = await store.first_upgrades(tx, [chain.id for chain in chains if chain.start_block is None])
+        events = await store.event_totals(tx, ids)
+        return [
+            _status(chain, rows.get(chain.id), providers.get(chain.id, []), upgrades, events.get(chain.id, 0))
+            for chain in chains
+        ]
 
 
-def _status(chain: Chain, row: store.Overview | None, providers: list[ProviderStatus]) -> ChainStatus:
-    begun = row is not None and row.indexed_block is not None
+def _status(
+    chain: Chain,
+    row: store.Overview | None,
+    providers: list[ProviderStatus],
+    upgrades: Mapping[tuple[ChainId, str], int],
+    events: int,
+) -> ChainStatus:
+    start_block = row.first_block if row is not None and row.indexed_block is not None else chain.start_block
     lag = None
     if row is not None and row.indexed_block is not None and row.head is not None:
         lag = max(0, row.head - row.indexed_block)
@@ -84,9 +116,7 @@ def _status(chain: Chain, row: store.Overview | None, providers: list[ProviderSt
         class_=chain.class_,
         enabled=chain.enabled,
         registries={
-            registry: RegistryAddress(
-                address=address, start_block=row.first_block if row is not None and begun else chain.start_block
-            )
+            registry: RegistryAddress(address=address, start_block=upgrades.get((chain.id, registry), start_block))
             for address, registry in chain.registries.items()
         },
         finality=FinalityView(mode=chain.finality, depth=chain.finality_depth if chain.finality == "depth" else None),
@@ -99,6 +129,10 @@ def _status(chain: Chain, row: store.Overview | None, providers: list[ProviderSt
         indexed_block=None if row is None else row.indexed_block,
         lag_blocks=lag,
         lag_seconds=None if lag is None or row is None else (row.behind_seconds if lag else 0),
-        last_event_at=None if row is None else row.last_event_at,
+        last_sync_at=None if row is None or row.indexed_block is None else row.updated_at,
+        last_event_at=None
+        if row is None or row.last_event_at is None
+        else datetime.fromtimestamp(row.last_event_at, UTC),
+        total_events=events,
         providers=providers,
     )

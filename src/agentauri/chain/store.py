@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec import Struct
 
 from agentauri.chain.rpc import Provider
 from agentauri.chain.self_check import Contract
-from agentauri.chain.types import NO_BLOCK, Anchor, Checkpoint, Log, ProviderStatus, Status, Undecoded
+from agentauri.chain.types import (
+    NO_BLOCK,
+    Anchor,
+    Checkpoint,
+    EventCount,
+    Log,
+    ProviderStatus,
+    Status,
+    Undecoded,
+)
 from agentauri.database import Transaction
 from agentauri.types import ChainId
 
@@ -30,6 +39,7 @@ class Overview(Struct, frozen=True):
     status_reason: str | None
     behind_seconds: int
     last_event_at: int | None
+    updated_at: datetime
 
 
 async def begin(tx: Transaction, chain_id: ChainId) -> None:
@@ -220,6 +230,19 @@ async def add_raw_logs(tx: Transaction, chain_id: ChainId, logs: Sequence[tuple[
     """Keep logs that are no event, with the time of their block."""
     if not logs:
         return
+    # What a reorg took away and put elsewhere: the row of its old place would say that it was gone.
+    await tx.run(
+        """DELETE FROM raw_logs USING unnest($2::text[], $3::text[], $4::bytea[], $5::bytea[])
+                  AS back (transaction_hash, address, topics, data)
+           WHERE raw_logs.chain_id = $1 AND raw_logs.transaction_hash = back.transaction_hash
+             AND raw_logs.address = back.address AND raw_logs.topics = back.topics AND raw_logs.data = back.data
+             AND raw_logs.retracted_at IS NOT NULL""",
+        chain_id,
+        [log.transaction_hash for log, _, _ in logs],
+        [log.address for log, _, _ in logs],
+        [log.topics for log, _, _ in logs],
+        [log.data for log, _, _ in logs],
+    )
     await tx.run_many(
         """INSERT INTO raw_logs (chain_id, block_number, block_hash, transaction_hash, transaction_index, log_index,
                                  address, topics, data, block_time, reason)
@@ -245,6 +268,17 @@ async def add_raw_logs(tx: Transaction, chain_id: ChainId, logs: Sequence[tuple[
             for log, time, undecoded in logs
         ],
     )
+
+
+async def first_upgrades(tx: Transaction, chain_ids: Sequence[ChainId]) -> dict[tuple[ChainId, str], int]:
+    """The block in which each registry got its first code, as far as that has been read."""
+    rows = await tx.fetch(
+        """SELECT chain_id, registry, min(block_number) FROM events
+           WHERE event_type = 'Upgraded' AND chain_id = ANY($1::bigint[]) AND retracted_at IS NULL AND origin = 'chain'
+           GROUP BY chain_id, registry""",
+        chain_ids,
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 async def retract_raw_logs_above(tx: Transaction, chain_id: ChainId, block_number: int) -> None:
@@ -335,11 +369,29 @@ async def overview(tx: Transaction, chain_ids: Sequence[ChainId]) -> dict[ChainI
         """SELECT chain_id, nullif(last_block_number, -1), first_block, head_number, safe_number, finalized_number,
                   status, status_reason, greatest(0, extract(epoch FROM now())::bigint - last_block_time),
                   (SELECT "timestamp" FROM events WHERE events.chain_id = checkpoints.chain_id
-                   ORDER BY block_number DESC LIMIT 1)
+                   ORDER BY block_number DESC LIMIT 1), updated_at
            FROM checkpoints WHERE chain_id = ANY($1::bigint[])""",
         chain_ids,
     )
     return {row[0]: Overview(*row[1:]) for row in rows}
+
+
+async def event_totals(tx: Transaction, chain_ids: Sequence[ChainId]) -> dict[ChainId, int]:
+    rows = await tx.fetch(
+        """SELECT chain_id, sum(count)::bigint FROM event_counters WHERE chain_id = ANY($1::bigint[])
+           GROUP BY chain_id""",
+        chain_ids,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+async def event_counts(tx: Transaction) -> list[EventCount]:
+    """An administrative event is counted once, whichever registries it is of."""
+    rows = await tx.fetch(
+        """SELECT chain_id, event_type, sum(count)::bigint FROM event_counters WHERE count > 0
+           GROUP BY 1, 2 ORDER BY 1, 2"""
+    )
+    return [EventCount(chain_id=row[0], event_name=row[1], count=row[2]) for row in rows]
 
 
 async def providers(tx: Transaction, chain_ids: Sequence[ChainId]) -> dict[ChainId, list[ProviderStatus]]:

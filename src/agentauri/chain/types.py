@@ -12,6 +12,7 @@ from agentauri.types import ChainId, Secret
 
 ChainClass = Literal["mainnet", "testnet", "local"]
 Registry = Literal["identity", "reputation", "validation"]
+Finality = Literal["latest", "safe", "finalized"]
 Status = Literal["starting", "backfill", "live", "degraded", "halted"]
 STATUSES: tuple[Status, ...] = ("starting", "backfill", "live", "degraded", "halted")
 RawReason = Literal["unknown_topic", "malformed", "ambiguous"]
@@ -24,7 +25,8 @@ class Chain(Struct, frozen=True, kw_only=True):
     """A network: packaged facts with what the environment says on top.
 
     `start_block` None means that it has to be found. `finality_depth` counts even where finality is by tags: for
-    a node that does not answer them. Without `rpc_urls` the chain is known and not indexed.
+    a node that does not answer them. Without `rpc_urls` the chain is known and not indexed. One that is not `confirmed`
+    is not among those that the registries' authors list: only the self-check tells whether they are there.
     """
 
     id: ChainId
@@ -41,6 +43,8 @@ class Chain(Struct, frozen=True, kw_only=True):
     max_range: int
     explorer_url: str | None
     rpc_urls: tuple[Secret, ...] = ()
+    ws_url: Secret | None = None
+    confirmed: bool = True
 
     @property
     def enabled(self) -> bool:
@@ -81,6 +85,14 @@ class Log(Struct, frozen=True, gc=False):
     transaction_index: int
     log_index: int
     block_time: int | None = None
+
+
+class RawLog(Struct, frozen=True):
+    """A stored log that is no event."""
+
+    id: int
+    log: Log
+    block_time: int
 
 
 class Anchor(Struct, frozen=True, gc=False):
@@ -182,8 +194,24 @@ class ChainStatus(Struct, frozen=True, kw_only=True):
     indexed_block: int | None
     lag_blocks: int | None
     lag_seconds: int | None
-    last_event_at: int | None
+    last_sync_at: datetime | None
+    last_event_at: datetime | None
+    total_events: int
     providers: list[ProviderStatus]
+
+
+class Standing(Struct, frozen=True, kw_only=True):
+    """The last block that is indexed, and how final it is."""
+
+    block_number: int
+    block_hash: str
+    finality: Finality
+
+
+class EventCount(Struct, frozen=True, kw_only=True):
+    chain_id: ChainId
+    event_name: str
+    count: int
 
 
 class ResetPlan(Struct, frozen=True, kw_only=True):

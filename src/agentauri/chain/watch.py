@@ -22,7 +22,8 @@ class Watch:
         self._progressed = time.monotonic()
         self._head: int | None = None
         self._indexed: int | None = None
-        metrics.CHAIN_REORGS.labels(str(chain.id))  # a counter that is not there has not risen, either
+        for counter in (metrics.CHAIN_REORGS, metrics.CONTRACT_UPGRADES):
+            counter.labels(str(chain.id))  # a counter that is not there has not risen, either
 
     def at(self, indexed: int, head: int | None, status: Status) -> None:
         """Where the chain is, after a step that went well or not."""

@@ -7,10 +7,11 @@ and nothing of its own remains.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from agentauri import metrics
+from agentauri.agents import Projections
 from agentauri.chain import store
 from agentauri.chain.reader import Batch
 from agentauri.chain.types import NO_BLOCK, Anchor, Chain, Checkpoint, Heads, Status
@@ -32,22 +33,23 @@ class Writer:
     def __init__(self, database: Database, events: EventService, chain: Chain) -> None:
         self._database = database
         self._events = events
+        self._projections = Projections()
         self._chain = chain
         self._pruned = NO_BLOCK
         self._seldom = Seldom()
 
-    async def begin(self, start_block: int, anchors: Sequence[Anchor], heads: Heads) -> None:
-        """Place the checkpoint of a chain that has none on the first of these anchors, before `start_block`."""
+    async def begin(self, start_block: int, base: Anchor, anchors: Iterable[Anchor], heads: Heads) -> None:
+        """Place the checkpoint of a chain that has none on `base`, before `start_block`; remember the anchors."""
         nowhere = Anchor(NO_BLOCK, "", 0)
         async with self._database.transaction() as tx:
-            await self._move(tx, nowhere, anchors[0])
+            await self._move(tx, nowhere, base)
             await store.set_first_block(tx, self._chain.id, start_block)
-            await store.add_anchors(tx, self._chain.id, {one.number: one for one in anchors}.values())
+            await store.add_anchors(tx, self._chain.id, anchors)
             await self._set_heads(tx, heads)
         log.info("chain.started", chain_id=self._chain.id, first_block=start_block, head=heads.head)
 
     async def add(self, checkpoint: Checkpoint, batch: Batch, heads: Heads, status: Status, reason: str | None) -> None:
-        """Transaction A: the range's events, raw logs and anchors, and the checkpoint behind it.
+        """Transaction A: the range's events, what follows of agents, raw logs, anchors, and the checkpoint after it.
 
         Raises:
             AnotherWriter: nothing was written.
@@ -56,6 +58,7 @@ class Writer:
         async with self._database.transaction() as tx:
             await self._move(tx, checkpoint.block, batch.last)
             recorded = await self._events.record(tx, self._chain.id, batch.events)
+            await self._projections.recorded(tx, self._chain.id, batch.events, recorded)
             for event in batch.events:
                 if event.event_type == "Upgraded":
                     await store.mark_upgraded(tx, self._chain.id, event.registry, event.timestamp)
@@ -80,6 +83,7 @@ class Writer:
         async with self._unhurried() as tx:
             await self._move(tx, checkpoint.block, to)
             count = await self._events.retract_above(tx, self._chain.id, to.number)
+            await self._projections.retracted(tx, self._chain.id, to.number)
             await store.retract_raw_logs_above(tx, self._chain.id, to.number)
             await store.drop_anchors_above(tx, self._chain.id, to.number)
             if reset:
@@ -95,6 +99,7 @@ class Writer:
         async with self._unhurried() as tx:
             await self._move(tx, checkpoint.block, Anchor(NO_BLOCK, "", 0))
             count = await self._events.retract_above(tx, self._chain.id, NO_BLOCK)
+            await self._projections.retracted(tx, self._chain.id, NO_BLOCK)
             await store.retract_raw_logs_above(tx, self._chain.id, NO_BLOCK)
             await store.drop_anchors_above(tx, self._chain.id, NO_BLOCK)
             await store.forget_heads(tx, self._chain.id)
