@@ -1,10 +1,13 @@
-"""Events indexed a second: 300,000 logs of the usual mix, from a node in a process of its own."""
+"""Events indexed a second: 300,000 logs of the usual mix, from a node in a process of its own, and the state of agents
+kept beside them; in the same run without that."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
 
 import aiohttp
 import asyncpg
@@ -12,17 +15,40 @@ import msgspec
 
 import harness
 import node
+from agentauri.agents import Projections
 from agentauri.app import Application
 from agentauri.events import COLUMNS
-from harness import Bench, Peer, Reading, Stage, holds, must_count, until, watched, working
+from harness import Bench, Peer, Reading, Stage, WrongTotals, holds, must_count, until, watched, working
 
 RANGE = 2_000  # blocks that the bare loop asks for at once
+
+
+PROJECTED = (
+    "SELECT (SELECT count(*) FROM agents) = (SELECT count(DISTINCT agent_id) FROM events)",
+    "SELECT (SELECT sum(count) FROM event_counters) = (SELECT count(*) FROM events)",
+    """SELECT (SELECT count(*) FROM feedback WHERE NOT incomplete) = (
+           SELECT count(DISTINCT (agent_id, client_address, feedback_index)) FROM events
+           WHERE event_type = 'NewFeedback')""",
+    """SELECT (SELECT sum(responses) FROM validations) = (
+           SELECT count(*) FROM events WHERE event_type = 'ValidationResponse')""",
+)
+"""What the state of agents must come to."""
+
+
+@contextmanager
+def without_projections() -> Iterator[None]:
+    """Leave the state of agents alone, to see what it costs."""
+
+    async def nothing(*_: object) -> None: ...
+
+    with patch.object(Projections, "recorded", nothing):
+        yield
 
 
 class Index(Bench):
     name = "index"
     unit = "events/s"
-    what = "from eth_getLogs of a local JSON-RPC node to events committed with their checkpoint, through the indexer"
+    what = "from eth_getLogs of a local JSON-RPC node to events, agents and checkpoint committed, through the indexer"
     bare = "the same logs fetched and read by msgspec, the same rows copied into a table with a primary key and no more"
     size = 300_000
 
@@ -31,9 +57,20 @@ class Index(Bench):
         self._url, self._head, self._events = self._node.ask("about")
 
     async def measure(self, stage: Stage) -> Reading:
+        with without_projections():
+            seconds, _, bare = await self._measure(stage)
+        alone = self._events / seconds
+        seconds, note, _ = await self._measure(stage, projected=True)
+        return Reading(self._events / seconds, self._events / bare, f"{note}; without projections {alone:,.0f}")
+
+    async def _measure(self, stage: Stage, *, projected: bool = False) -> tuple[float, str, float]:
+        """Seconds of the indexer, what else is to be told, and seconds of the bare loop."""
         settings = {f"RPC_URLS_{node.CHAIN}": self._url, f"START_BLOCK_{node.CHAIN}": "1"}
         async with stage.fresh() as url, stage.application(**settings) as application:
             seconds, note = await self._index(application)
+            for sql in PROJECTED if projected else ():
+                if not await holds(application.database, sql):
+                    raise WrongTotals(sql)
             await must_count(
                 application.database,
                 self._events,
@@ -41,9 +78,11 @@ class Index(Bench):
                 "SELECT count(*) FROM event_queue WHERE kind = 'assert'",
             )
             await must_count(application.database, self.count - self._events, "SELECT count(*) FROM raw_logs")
+            if projected:
+                return seconds, note, 0.0
             bare = await self._bare(url)
             await must_count(application.database, self._events, "SELECT count(*) FROM bare")
-        return Reading(self._events / seconds, self._events / bare, note)
+        return seconds, note, bare
 
     async def _index(self, application: Application) -> tuple[float, str]:
         [indexer] = application.indexers

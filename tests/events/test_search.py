@@ -9,7 +9,8 @@ import pytest
 
 from agentauri.database import Database, Transaction
 from agentauri.errors import Invalid
-from agentauri.events import EventFilter, EventNotFound, EventService, SearchTooSlow, listing
+from agentauri.events import EventFilter, EventNotFound, EventService, listing
+from agentauri.paging import COUNTED, SearchTooSlow, write_cursor
 from agentauri.types import ChainId, EventId, Page
 from support.events import insert_by_hand
 
@@ -143,6 +144,19 @@ async def test_a_cursor_of_another_list_or_of_nobody_is_refused(tx: Transaction)
         assert [error.field for error in refused.value.errors] == ["query.cursor"]
 
 
+async def test_a_list_of_an_agent_pages_however_large_its_number(tx: Transaction) -> None:
+    for number in range(3):
+        await insert_by_hand(tx, f"e{number}", agent_id=2**256 - 1)
+
+    assert await walk(tx, EventFilter(agent_id=2**256 - 1), 1) == ["e2", "e1", "e0"]
+
+
+@pytest.mark.parametrize("key", [(2**63, 1), (1, 2**63), (1, -1), ("1", 1), (1,)])
+async def test_a_forged_cursor_is_refused(tx: Transaction, key: tuple[object, ...]) -> None:
+    with pytest.raises(Invalid):
+        await events.search(tx, EventFilter(), Page(cursor=write_cursor(key, EventFilter())))
+
+
 async def test_pages_by_offset_and_the_total(tx: Transaction) -> None:
     for number in range(5):
         await insert_by_hand(tx, f"e{number}", timestamp=number)
@@ -156,12 +170,12 @@ async def test_a_total_is_counted_so_far_and_no_further(tx: Transaction) -> None
                                     event_type, timestamp)
                 SELECT 'e' || n, 1, 1, '0xb', '0xt', 0, 'identity', 'Registered', 1
                 FROM generate_series($1::int, $2) n"""
-    await tx.run(insert, 1, listing.COUNTED)
+    await tx.run(insert, 1, COUNTED)
     page = await events.search(tx, EventFilter(), Page(limit=1))
-    assert (page.total, page.total_is_exact) == (listing.COUNTED, True)
-    await tx.run(insert, listing.COUNTED + 1, listing.COUNTED + 1)
+    assert (page.total, page.total_is_exact) == (COUNTED, True)
+    await tx.run(insert, COUNTED + 1, COUNTED + 1)
     page = await events.search(tx, EventFilter(), Page(limit=1))
-    assert (page.total, page.total_is_exact) == (listing.COUNTED, False)
+    assert (page.total, page.total_is_exact) == (COUNTED, False)
 
 
 async def test_a_search_that_takes_too_long_is_given_up(tx: Transaction, monkeypatch: pytest.MonkeyPatch) -> None:

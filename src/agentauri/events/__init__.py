@@ -5,9 +5,11 @@ What a chain takes back is marked, not deleted. Notifications are hints: the que
 """
 
 from agentauri.events.errors import EventNotFound as EventNotFound
-from agentauri.events.errors import SearchTooSlow as SearchTooSlow
 from agentauri.events.listener import Listener as Listener
 from agentauri.events.queue import EventQueue as EventQueue
+from agentauri.events.reached import Reached as Reached
+from agentauri.events.reached import chain_times as chain_times
+from agentauri.events.reached import depths as depths
 from agentauri.events.service import EventService as EventService
 from agentauri.events.types import COLUMNS as COLUMNS
 from agentauri.events.types import Audited as Audited

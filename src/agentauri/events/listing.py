@@ -1,31 +1,21 @@
-"""Pages of events: filters, search, and cursors that neither repeat nor skip.
-
-A page is ordered by block time or by arrival, then by `seq`; a cursor names the last row of its page in that order, so
-rows that come in meanwhile shift nothing.
-"""
+"""Pages of events: filters and search. They are ordered by block time or by arrival, then by `seq`."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from decimal import Decimal
+from typing import Annotated, NamedTuple
 
-import msgspec
-from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, text, tuple_
-from sqlalchemy.exc import DBAPIError
+from msgspec import Meta
+from sqlalchemy import ColumnElement, Select, and_, func, literal_column, or_, select, tuple_
 
 from agentauri.database import Transaction
-from agentauri.events.errors import SearchTooSlow, bad_cursor
 from agentauri.events.tables import events
 from agentauri.events.types import EventFilter
-from agentauri.types import EventSeq, Page
+from agentauri.paging import COUNTED, SECONDS, Whole, in_time, paged, read_cursor
+from agentauri.types import EventSeq, Page, Paged
 
-COUNTED = 10_000
-"""Totals are counted so far, to bound their price."""
-
-SEARCH_SECONDS = 2
-"""Anybody may ask for a list, and for one that no index helps to find."""
+SEARCH_SECONDS = SECONDS
 
 TAG_CHARACTERS = 200
 """What the indexes on tags keep of them; the rest is compared on the row."""
@@ -33,11 +23,14 @@ TAG_CHARACTERS = 200
 GAP_WINDOW = 10_000
 """How far back the newest numbers are looked through for one that an open transaction may yet fill."""
 
-Key = tuple[int, int]
+
+class Key(NamedTuple):
+    timestamp: Whole
+    seq: Annotated[EventSeq, Meta(ge=0, le=2**63 - 1)]
 
 
-async def page_of(tx: Transaction, wanted: EventFilter, page: Page) -> tuple[list[EventSeq], int, str | None]:
-    """The rows of one page in order, the total (at most `COUNTED` + 1), and the cursor of the next page, if any.
+async def page_of(tx: Transaction, wanted: EventFilter, page: Page) -> Paged[Key]:
+    """The keys of the rows of one page, in order.
 
     Raises:
         Invalid: the cursor is not one of this list.
@@ -50,24 +43,12 @@ async def page_of(tx: Transaction, wanted: EventFilter, page: Page) -> tuple[lis
     if page.cursor is None:
         statement = statement.offset(page.offset)
     else:
-        statement = statement.where(_beyond(_read_cursor(page.cursor, wanted), wanted))
+        statement = statement.where(_beyond(read_cursor(page.cursor, wanted, Key), wanted))
     counted = select(func.count()).select_from(select(events.c.seq).where(*conditions).limit(COUNTED + 1).subquery())
-    try:
-        await tx.execute(text(f"SET LOCAL statement_timeout = '{SEARCH_SECONDS}s'"))
-        rows = (await tx.execute(statement.limit(page.limit + 1))).all()
+    async with in_time(tx, SEARCH_SECONDS):
+        rows = [Key(row.timestamp, row.seq) for row in await tx.execute(statement.limit(page.limit + 1))]
         total: int = (await tx.execute(counted)).scalar_one()
-        await tx.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
-    except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) == "57014":  # query_canceled
-            raise SearchTooSlow from error
-        raise
-    shown = rows[: page.limit]
-    more = len(rows) > page.limit
-    return (
-        [EventSeq(row.seq) for row in shown],
-        total,
-        _write_cursor((shown[-1].timestamp, shown[-1].seq), wanted) if more else None,
-    )
+    return paged(rows, total, page, wanted, tuple)
 
 
 def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
@@ -152,24 +133,3 @@ def _beyond(key: Key, wanted: EventFilter) -> ColumnElement[bool]:
         return events.c.seq < key[1] if wanted.order == "desc" else events.c.seq > key[1]
     place = tuple_(events.c.timestamp, events.c.seq)
     return place < key if wanted.order == "desc" else place > key
-
-
-def _write_cursor(key: Key, wanted: EventFilter) -> str:
-    payload = msgspec.msgpack.encode(key)
-    return base64.urlsafe_b64encode(_seal(payload, wanted) + payload).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str, wanted: EventFilter) -> Key:
-    try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        key: Key = msgspec.msgpack.decode(raw[8:], type=Key)
-    except (ValueError, msgspec.DecodeError) as error:
-        raise bad_cursor() from error
-    if raw[:8] != _seal(raw[8:], wanted):
-        raise bad_cursor()
-    return key
-
-
-def _seal(payload: bytes, wanted: EventFilter) -> bytes:
-    """Ties a cursor to its list; no secret, since a forged one shows nothing that its forger could not ask for."""
-    return hashlib.sha256(msgspec.msgpack.encode(wanted) + payload).digest()[:8]

@@ -8,6 +8,7 @@ from agentauri import metrics
 from agentauri.database import Transaction
 from agentauri.events import listing, reappear, store
 from agentauri.events.errors import EventNotFound
+from agentauri.events.samples import SAMPLES, sample_of
 from agentauri.events.types import Event, EventFilter, NewEvent, Recorded
 from agentauri.types import ChainId, EventId, EventSeq, Page, Paged
 
@@ -25,7 +26,7 @@ class EventService:
             return Recorded()
         fresh = await store.is_fresh(tx, chain_id, events[0].block_number, events[-1].block_number)
         if fresh and await store.insert(tx, events):
-            recorded = Recorded(inserted=len(events))
+            recorded = Recorded(inserted=len(events), entered=events)
         else:
             recorded = Recorded()
             for part in _parts(events):
@@ -43,8 +44,13 @@ class EventService:
                 await store.revive(tx, [(row.seq, log) for row, log in run.reborn])
             if run.new:
                 await store.insert(tx, run.new)
+        entered = [log for row, log in (*plan.moved, *plan.reborn) if row.state != "living"]
         return Recorded(
-            inserted=len(plan.new), reinstated=len(plan.moved) + len(plan.reborn), unchanged=len(plan.unchanged)
+            inserted=len(plan.new),
+            reinstated=len(plan.moved) + len(plan.reborn),
+            unchanged=len(plan.unchanged),
+            displaced=len(plan.moved) + len(plan.reborn) - len(entered),
+            entered=[*entered, *plan.new],
         )
 
     async def retract_above(self, tx: Transaction, chain_id: ChainId, block_number: int) -> int:
@@ -55,7 +61,23 @@ class EventService:
         return await store.retract_above(tx, chain_id, block_number)
 
     async def by_seqs(self, tx: Transaction, seqs: Collection[EventSeq]) -> dict[EventSeq, Event]:
-        return await store.by_seqs(tx, seqs)
+        """Events by their numbers; a negative one is a sample's."""
+        samples = {seq: SAMPLES[seq] for seq in seqs if seq in SAMPLES}
+        if not samples:
+            return await store.by_seqs(tx, seqs)
+        return samples | await store.by_seqs(tx, [seq for seq in seqs if seq not in samples])
+
+    async def example(self, tx: Transaction, registry: str | None, chain_id: ChainId | None) -> Event:
+        """An event to try something on: among the last ones the newest of this registry and chain, where None is any,
+        else a sample."""
+        seq = await store.newest(tx, registry, chain_id)
+        if seq is None:
+            return sample_of(registry)
+        return (await store.by_seqs(tx, [seq]))[seq]
+
+    def sample(self, registry: str | None) -> Event:
+        """An event of this registry that nobody emitted."""
+        return sample_of(registry)
 
     async def get(self, tx: Transaction, event_id: EventId) -> Event:
         """Raises: EventNotFound."""
@@ -73,15 +95,9 @@ class EventService:
             Invalid: the cursor belongs to another list.
             SearchTooSlow: they were not found in time.
         """
-        seqs, total, next_cursor = await listing.page_of(tx, wanted, page)
-        found = await store.by_seqs(tx, seqs)
-        return Paged(
-            data=[found[seq] for seq in seqs],
-            total=min(total, listing.COUNTED),
-            has_more=next_cursor is not None,
-            next_cursor=next_cursor,
-            total_is_exact=total <= listing.COUNTED,
-        )
+        keys = await listing.page_of(tx, wanted, page)
+        found = await store.by_seqs(tx, [seq for _, seq in keys.data])
+        return keys.of([found[seq] for _, seq in keys.data])
 
 
 def _parts(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:

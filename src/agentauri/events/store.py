@@ -15,6 +15,8 @@ from agentauri.events.types import Event, NewEvent, select_list
 from agentauri.types import ChainId, EventId, EventSeq
 
 SLICE = 200  # rows prepared between two turns of the event loop
+LOOK_BACK = 10_000
+"""Numbers among which an example is looked for: a registry without events must not cost a look at all others."""
 
 _WRITTEN = NewEvent.__struct_fields__
 _ARGS = _WRITTEN.index("args")
@@ -121,6 +123,19 @@ async def by_seqs(tx: Transaction, seqs: Collection[EventSeq]) -> dict[EventSeq,
 async def by_id(tx: Transaction, event_id: EventId) -> Event | None:
     row = await tx.fetchrow(f"SELECT {select_list('events')} FROM events WHERE id = $1", event_id)  # noqa: S608
     return None if row is None else Event.from_row(row)
+
+
+async def newest(tx: Transaction, registry: str | None, chain_id: ChainId | None) -> EventSeq | None:
+    """The last event of a registry and chain, if there is one among the last of all."""
+    seq: EventSeq | None = await tx.fetchval(
+        """SELECT seq FROM events WHERE seq > (SELECT max(seq) FROM events) - $3 AND retracted_at IS NULL
+           AND ($1::text IS NULL OR registry = $1) AND ($2::bigint IS NULL OR chain_id = $2)
+           ORDER BY seq DESC LIMIT 1""",
+        registry,
+        chain_id,
+        LOOK_BACK,
+    )
+    return seq
 
 
 async def _rows(events: Sequence[NewEvent]) -> AsyncIterator[Sequence[object]]:

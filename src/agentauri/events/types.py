@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal, Self
@@ -137,17 +137,22 @@ class NewEvent(Struct, frozen=True, gc=False):
 
 
 class Recorded(Struct, frozen=True, kw_only=True):
-    """What became of the logs that were written."""
+    """What became of the logs that were written. `entered` are those that were not canonical before; `displaced` is how
+    many were, in another block."""
 
     inserted: int = 0
     reinstated: int = 0
     unchanged: int = 0
+    displaced: int = 0
+    entered: Sequence[NewEvent] = ()
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
             inserted=self.inserted + other.inserted,
             reinstated=self.reinstated + other.reinstated,
             unchanged=self.unchanged + other.unchanged,
+            displaced=self.displaced + other.displaced,
+            entered=[*self.entered, *other.entered],
         )
 
 
