@@ -106,14 +106,6 @@ async def test_a_fault_says_where_and_never_repeats_a_value(strict: ActionServic
     assert "ver y" not in str(error.value.errors)
 
 
-@pytest.mark.parametrize("action_type", ["telegram", "mcp"])
-async def test_a_channel_of_a_later_version_is_refused_by_name(actions: ActionService, action_type: str) -> None:
-    with pytest.raises(Invalid) as error:
-        await actions.check([ActionDraft(action_type=action_type, config={})])
-
-    assert faults(error) == {"actions[0].action_type": "is not available in this version"}
-
-
 async def test_a_name_that_does_not_resolve_is_accepted(outbound: Outbound) -> None:
     guard = Guard(allow_insecure=False, blocked_ports=frozenset(), look_up=lambda _: [])
     service = Service(Sealer((b"k" * 32,)), make_channels(Outbound(outbound._wire, guard), webhook_timeout=10))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from agentauri.actions import Dispatcher
+from agentauri.actions import Dispatcher, Release
 from agentauri.types import DeliveryId, TriggerId
 from support.receiver import Answer
 
@@ -256,3 +256,20 @@ async def test_batches_refused_by_open_breakers_alone_are_told(
 
     (line,) = [line for line in log_lines if line.get("code") == "POLLING_FALLBACK_BATCH_ABORTED"]
     assert (line["level"], line["cause"]) == ("ERROR", "breakers_open")
+
+
+async def test_what_a_reorg_moved_up_since_it_was_deep_enough_is_not_sent(world: World, dispatcher: Dispatcher) -> None:
+    seq = await world.event(block_number=100)
+    trigger = await world.trigger()
+    release = Release("head", 103, 3)
+    moved = await world.delivery(trigger, seq, release=release)
+    stands = await world.delivery(trigger, await world.event(block_number=100), release=release)
+    await world.sql("UPDATE deliveries SET hold = NULL")
+    await world.sql("UPDATE events SET block_number = 101 WHERE seq = $1", seq)
+    await world.make_due(moved, stands)
+    await dispatcher.sweep()
+
+    await dispatcher.step()
+
+    assert await holds(world, [moved, stands]) == ["depth", None]
+    assert len(world.receiver.requests) == 1

@@ -12,7 +12,7 @@ import redis.asyncio
 
 from agentauri.actions import BackPressure, Queue, connect_redis, delivery_id
 from agentauri.actions.errors import RedisUnavailable
-from agentauri.actions.queue import Promoted, describe
+from agentauri.actions.queue import Promoted, describe_fault
 from agentauri.database import Database
 from agentauri.types import ActionId, DeliveryId, TriggerId
 
@@ -271,7 +271,7 @@ async def test_a_push_without_redis_harms_nobody(lost: Queue, log_lines: list[di
 
 
 def test_a_url_never_shows_in_a_reason() -> None:
-    assert "secret" not in describe(ValueError("cannot use redis://:secret@host"))
+    assert "secret" not in describe_fault(ValueError("cannot use redis://:secret@host"))
 
 
 @pytest.fixture

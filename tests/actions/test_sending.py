@@ -453,3 +453,16 @@ async def test_an_owners_rate_is_kept(world: World, dispatcher: Dispatcher) -> N
     await dispatcher.step()
 
     assert len(world.receiver.requests) == 1
+
+
+async def test_half_a_secret_is_not_kept_either(world: World, dispatcher: Dispatcher) -> None:
+    secret = "s3cret" * 20
+    id_ = await world.delivery(await world.trigger(config={"headers": {"Authorization": f"Bearer {secret}"}}))
+    world.receiver.answer = lambda received: Answer(
+        500, body=f"{'.' * 960}{received.headers['Authorization']}".encode()
+    )
+
+    await dispatcher.step()
+
+    (attempt,) = await world.attempts(id_)
+    assert attempt["response_excerpt"] == "." * 960 + "***"

@@ -3,16 +3,18 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from html.parser import HTMLParser
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentauri.actions.channels.webhook_config import HTML
 from agentauri.actions.filters import TemplateError, UnixTime
 from agentauri.actions.template import (
     EVENT_NAMES,
     HEADER,
+    HTML,
     JSON_STRING,
     NAMES,
     TEXT,
@@ -124,6 +126,14 @@ def test_a_sink_may_escape_what_the_author_wrote_too() -> None:
     assert text("Done! {{tag1}}", markdown) == "Done\\! a\\*b"
 
 
+def test_urlencode_is_text_like_any_other_in_json() -> None:
+    assert rendered_json({"a": "{{tag1 | urlencode}}", "b": "{{tag1 | urlencode | json}}"}, tag1="a b") == {
+        "a": "a%20b",
+        "b": '"a%20b"',
+    }
+    assert text("{{tag1 | urlencode}}", JSON_STRING, tag1="a b") == "a%20b"
+
+
 def test_urlencode_in_a_url_encodes_once() -> None:
     assert text("{{tag1 | urlencode}}", URL, tag1="a b") == "a%20b"
     assert text("{{tag1 | urlencode}}", TEXT, tag1="a b") == "a%20b"
@@ -194,6 +204,61 @@ def test_hostile_text_never_breaks_json(value: str) -> None:
         "part": f"<{value}>",
     }
     assert json.loads('{"t":"' + compile_text("{{tag1}}", JSON_STRING).render(values) + '"}') == {"t": value}
+
+
+HOSTILE = st.one_of(st.text(), st.text(alphabet="<>&\"'=/\\{}[],:% \r\n\0a"))
+
+
+class Page(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, list[tuple[str, str | None]]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@given(HOSTILE)
+def test_hostile_text_never_leaves_its_place_in_html(value: str) -> None:
+    page = Page()
+
+    page.feed(text("<p title=\"{{tag1}}\" class='{{tag1}}'>{{tag1}}</p>", HTML, tag1=value))
+    page.close()
+
+    assert page.tags == [("p", [("title", value), ("class", value)])]
+    assert page.text == value
+
+
+@given(HOSTILE)
+def test_hostile_text_never_leaves_its_part_of_a_url_or_a_form(value: str) -> None:
+    rendered = text("https://x.example/a/{{tag1}}/b?q={{tag1}}&r=1", URL, tag1=value)
+
+    parts = urlsplit(rendered)
+    assert (parts.netloc, parts.fragment, parts.path.count("/")) == ("x.example", "", 3)
+    assert parse_qsl(parts.query, keep_blank_values=True) == [("q", value), ("r", "1")]
+
+
+@given(
+    HOSTILE,
+    st.sampled_from(["upper", "lower", "short", "truncate:5", "json", "string", "default:x", "urlencode", "number:2"]),
+)
+def test_no_filter_lets_text_out(value: str, name: str) -> None:
+    values = {**VALUES, "tag1": value, "args": {"x": [value]}}
+
+    document = json.loads(compile_json({"a": f"{{{{tag1 | {name}}}}}", "b": f"-{{{{args | {name}}}}}"}).render(values))
+    (inner,) = json.loads('["' + compile_text(f"{{{{tag1 | {name}}}}}", JSON_STRING).render(values) + '"]')
+    header = compile_text(f"{{{{args.x | {name}}}}}", HEADER).render(values)
+
+    assert list(document) == ["a", "b"]
+    assert document["b"].startswith("-")
+    assert isinstance(inner, str)
+    assert not set("\r\n\0") & set(header)
 
 
 @given(st.text())

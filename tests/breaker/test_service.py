@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentauri import metrics
 from agentauri.breaker import Breaker, BreakerBusy, BreakerConfig, BreakerService, Outcome, Transition
 from agentauri.database import Database
 from agentauri.types import TriggerId
@@ -83,8 +84,40 @@ async def test_opening_is_told_in_the_audit_log_of_the_triggers_owner(
     await told(database, breakers, "FFFF")
 
     async with database.transaction() as tx:
-        rows = await tx.fetch("SELECT organization_id, event, target_id, details FROM audit_log")
+        rows = await tx.fetch(
+            "SELECT organization_id, event, target_id, details FROM audit_log WHERE organization_id = 'org-1'"
+        )
     assert [tuple(row) for row in rows] == [("org-1", "breaker.opened", "t-1", '{"last_error": "the cause"}')]
+
+
+async def test_an_endpoint_that_keeps_failing_is_told_once_a_day(
+    database: Database, breakers: BreakerService, log_lines: list[dict[str, object]]
+) -> None:
+    await sql(
+        database,
+        f"""INSERT INTO triggers (id, organization_id, user_id, name) VALUES ('{T}', 'org-2', 'user', 't');
+            INSERT INTO trigger_actions (trigger_id, action_type, destination)
+            VALUES ('{T}', 'webhook', 'b.example'), ('{T}', 'webhook', 'a.example'), ('{T}', 'rest', 'a.example')""",
+    )
+
+    def told_of() -> list[dict[str, object]]:
+        return [line for line in log_lines if line.get("code") == "ENDPOINT_FAILING"]
+
+    count = metrics.ENDPOINTS_FAILING._value.get()  # endpoints_failing_total
+    await told(database, breakers, "FFF")
+    (line,) = told_of()
+    assert (line["trigger_id"], line["organization_id"], line["failures"]) == (T, "org-2", 3)
+    assert line["message"] == f"The endpoint of trigger {T} keeps failing: a.example, b.example"
+    assert line["last_error"] == "the cause"
+    for probe in range(2):
+        await sql(database, "UPDATE circuit_breaker_state SET next_probe_at = now()")
+        async with database.transaction() as tx:
+            await breakers.tick(tx)
+        assert await admitted(database, breakers, 1) == 1
+        await told(database, breakers, "F")
+        assert len(told_of()) == 1 + probe
+        await sql(database, "UPDATE circuit_breaker_state SET told_at = now() - interval '1 day'")
+    assert metrics.ENDPOINTS_FAILING._value.get() == count + 2
 
 
 async def test_the_tick_lets_it_probe_and_a_success_closes_it(database: Database, breakers: BreakerService) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from agentauri import metrics
 from agentauri.actions import claims
-from agentauri.actions.channels import Prepared
+from agentauri.actions.channels import Pace, Prepared
 from agentauri.actions.claims import Refusal
 from agentauri.actions.configuration import ActionService, Ready
 from agentauri.actions.destinations import Destinations
@@ -34,13 +34,19 @@ TOLD_OF_RETRACTED = frozenset({"retraction", "test"})
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
-    """A delivery that finds no room now, or whose action keeps to a rate and has to ask first. `crowd` is whom it waits
-    with; they go one each `interval` seconds."""
+    """A delivery that finds no room now, or whose channel keeps to a pace and has to ask first. `crowd` is whom it
+    waits with; they go one each `interval` seconds. Once it is its turn, it keeps to the paces in `then`."""
 
     id: DeliveryId
     crowd: str
     interval: float
     paced: bool = False
+    then: tuple[Pace, ...] = ()
+
+    @classmethod
+    def turn(cls, id_: DeliveryId, paces: tuple[Pace, ...]) -> Waiting:
+        first, *then = paces
+        return cls(id=id_, crowd=first.key, interval=first.interval, paced=True, then=tuple(then))
 
 
 class Others(Struct, frozen=True):
@@ -138,10 +144,13 @@ class Claimer:
             tx, {row["event_seq"] for row in rows}, {row["trigger_id"] for row in rows}
         )
         ready = await self._actions.to_send(tx, {row["action_id"] for row in rows})
+        retracted = [row["parent_id"] for row in rows if row["kind"] == "retraction"]
+        receipts = await claims.receipts(tx, retracted) if retracted else {}
         others = self._others(rows, ready, contended)
         refusals: list[Refusal] = []
         for row in rows:
-            verdict = self._consider(row, subjects, ready.get(row["action_id"]), permitted, others)
+            receipt = receipts.get(row["parent_id"])
+            verdict = self._consider(row, subjects, ready.get(row["action_id"]), permitted, others, receipt)
             match verdict:
                 case Refusal():
                     claimed.forget.append(str(verdict.id))
@@ -199,6 +208,7 @@ class Claimer:
         ready: Ready | None,
         permitted: Collection[DeliveryId],
         others: Others,
+        retracts: str | None,
     ) -> Send | Waiting | Refusal:
         """A send, or why not, or not yet."""
         trigger = subjects.triggers.get(row["trigger_id"])
@@ -210,15 +220,15 @@ class Claimer:
         target, timeout = None, 0.0
         if not isinstance(prepared, DeliveryFailed):
             target, timeout = prepared.target, prepared.timeout
-            if prepared.rate is not None and row["id"] not in permitted:
-                return Waiting(id=row["id"], crowd=f"{row['action_id']}", interval=1 / prepared.rate, paced=True)
+            if prepared.paces and row["id"] not in permitted:
+                return Waiting.turn(row["id"], prepared.paces)
             if not self._destinations.enter(
                 target, row["organization_id"], others=others.of_others, faster=others.faster
             ):
                 crowd = f"{row['organization_id']} {target}"
                 return Waiting(id=row["id"], crowd=crowd, interval=self._destinations.interval(target))
         return Send(
-            message=compose(row, event, trigger, self._chains.get(row["chain_id"]), row["attempts"] + 1),
+            message=compose(row, event, trigger, self._chains.get(row["chain_id"]), row["attempts"] + 1, retracts),
             action_type=ready.action_type,
             prepared=prepared,
             target=target,
@@ -238,7 +248,9 @@ class Claimer:
             return Refusal(row["id"], "skipped", "action_deleted")
         if event.get("retracted_at") is not None and row["kind"] not in TOLD_OF_RETRACTED:
             return Refusal(row["id"], hold="retraction")
-        if not trigger.enabled or not ready.enabled:
+        if row["release_block"] is not None and _has_risen(row, event):
+            return Refusal(row["id"], hold="depth")
+        if not (trigger.enabled and ready.enabled) and row["kind"] != "test":
             return Refusal(row["id"], hold="paused")
         if row["attempts"] - row["schedule_from"] > len(self._config.retry_schedule):
             return Refusal(row["id"], "dead", "attempts_exhausted")
@@ -306,6 +318,11 @@ def _by_turns(rows: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
         turns[row["organization_id"]] += 1
     ranked.sort(key=itemgetter(0))
     return [row for _, row in ranked]
+
+
+def _has_risen(row: asyncpg.Record, event: Mapping[str, object]) -> bool:
+    """Whether a reorg has moved the event up since the delivery was found to be deep enough."""
+    return int(str(event["block_number"])) + (row["release_depth"] or 0) > int(row["release_block"])
 
 
 def report_unknown(ids: Sequence[str]) -> None:

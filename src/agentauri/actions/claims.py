@@ -77,7 +77,7 @@ async def lock_for_claim(tx: Transaction, ids: Sequence[DeliveryId]) -> list[asy
     return await tx.fetch(
         f"""SELECT id, organization_id, trigger_id, trigger_version, action_id, action_type, event_seq, chain_id, kind,
                 status, hold, attempts, schedule_from, priority, context::text AS context, parent_id, created_at,
-                lease_owner, leased_until IS NOT NULL AS tried,
+                release_block, release_depth, lease_owner, leased_until IS NOT NULL AS tried,
                 coalesce(leased_until > clock_timestamp(), false) AS taken,
                 {_MS.format("due_at")} AS due, {_MS.format("clock_timestamp()")} AS now
             FROM deliveries WHERE id = ANY($1::uuid[]) AND id >= $2 AND id <= $3 ORDER BY id
@@ -85,6 +85,17 @@ async def lock_for_claim(tx: Transaction, ids: Sequence[DeliveryId]) -> list[asy
         ids,
         *_bounds(ids),
     )
+
+
+async def receipts(tx: Transaction, ids: Sequence[DeliveryId]) -> dict[DeliveryId, str]:
+    """What was kept of the answers to these deliveries, as JSON."""
+    records = await tx.fetch(
+        """SELECT id, receipt::text AS receipt FROM deliveries
+           WHERE id = ANY($1::uuid[]) AND id >= $2 AND id <= $3 AND receipt IS NOT NULL""",
+        ids,
+        *_bounds(ids),
+    )
+    return {record["id"]: record["receipt"] for record in records}
 
 
 async def existing(tx: Transaction, ids: Sequence[DeliveryId]) -> set[DeliveryId]:

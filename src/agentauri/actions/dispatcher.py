@@ -251,17 +251,21 @@ class Dispatcher:
 
     async def _line_up(self, claimed: Claimed, *, queued: bool, contended: bool) -> None:
         """Give a moment of its own to each that waits; those whose moment is now are claimed after all."""
-        crowds: defaultdict[str, list[Waiting]] = defaultdict(list)
-        for waiting in claimed.waiting:
-            crowds[waiting.crowd].append(waiting)
-        wishes = [Wish(key, crowd[0].interval * 1000, len(crowd), crowd[0].paced) for key, crowd in crowds.items()]
         go: list[DeliveryId] = []
         later: dict[DeliveryId, float] = {}
-        for crowd, turns in zip(crowds.values(), await self._slots.reserve(wishes, now=claimed.now), strict=True):
-            go += [waiting.id for waiting in crowd[: turns.go]]
-            for place, waiting in enumerate(crowd[turns.go :]):
-                moment = turns.first + place * waiting.interval * 1000
-                later[waiting.id] = min(max(moment, claimed.now + LEAST_WAIT_MS), claimed.now + LONGEST_WAIT_MS)
+        left = claimed.waiting
+        while left:
+            crowds: defaultdict[str, list[Waiting]] = defaultdict(list)
+            for waiting in left:
+                crowds[waiting.crowd].append(waiting)
+            wishes = [Wish(key, crowd[0].interval * 1000, len(crowd), crowd[0].paced) for key, crowd in crowds.items()]
+            left = []
+            for crowd, turns in zip(crowds.values(), await self._slots.reserve(wishes, now=claimed.now), strict=True):
+                go += [waiting.id for waiting in crowd[: turns.go] if not waiting.then]
+                left += [Waiting.turn(waiting.id, waiting.then) for waiting in crowd[: turns.go] if waiting.then]
+                for place, waiting in enumerate(crowd[turns.go :]):
+                    moment = turns.first + place * waiting.interval * 1000
+                    later[waiting.id] = min(max(moment, claimed.now + LEAST_WAIT_MS), claimed.now + LONGEST_WAIT_MS)
         await self._put_off(later, queued=queued)
         await self._claim(go, queued=queued, contended=contended, permitted=frozenset(go))
 

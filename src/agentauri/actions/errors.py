@@ -12,11 +12,42 @@ class DeliveryNotFound(NotFound):
         super().__init__("There is no such delivery.")
 
 
+class ActionNotFound(NotFound):
+    code = "action_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no such action.")
+
+
+class NotAWebhook(Conflict):
+    """The action has no signing secret."""
+
+    code = "conflict"
+
+    def __init__(self) -> None:
+        super().__init__("Only webhooks have a signing secret.")
+
+
+class Changed(Conflict):
+    """What the caller wanted to change was changed by somebody else in between."""
+
+    code = "conflict"
+
+    def __init__(self) -> None:
+        super().__init__("The action was changed by somebody else just now. Read it again.")
+
+
 class DeliveryPending(Conflict):
     code = "delivery_pending"
 
-    def __init__(self) -> None:
-        super().__init__("The delivery is pending already.")
+    def __init__(self, hold: str | None = None) -> None:
+        until = {
+            "depth": "its event is deep enough in its chain",
+            "breaker": "its trigger's circuit breaker lets it go",
+            "retraction": "it is settled whether its event comes back",
+            "paused": "its trigger and its action are enabled",
+        }.get(hold or "")
+        super().__init__(f"The delivery is pending already{f', and waits until {until}' if until else ''}.")
 
 
 class EventRetracted(Conflict):
@@ -37,7 +68,10 @@ class RedisUnavailable(Unavailable):
 
 
 class DeliveryFailed(Exception):
-    """A send that failed. `kind` is a word for machines, the message the real cause, without secrets."""
+    """A send that failed. `kind` is a word for machines, the message the real cause, without secrets; `reason` is what
+    a delivery has died of that it ends."""
+
+    reason = "permanent"
 
     def __init__(
         self,

@@ -20,6 +20,9 @@ class Fields:
     def refuse(self, field: str, message: str) -> None:
         self.errors.append(FieldError(field, message))
 
+    def refuses(self, field: str) -> bool:
+        return any(error.field == field for error in self.errors)
+
     def take(self, name: str) -> object:
         """The value, None where it is absent."""
         return self._document.pop(name, None)

@@ -29,7 +29,7 @@ class UnixTime(int):
 
 
 class Encoded(str):
-    """Text that is percent-encoded already."""
+    """Text that is percent-encoded already. JSON does not know it: make it `str` first."""
 
     __slots__ = ()
 
@@ -203,4 +203,4 @@ _WITH_ARGUMENT: dict[str, Callable[[str], Filter]] = {
 
 
 def _jsonable(value: object) -> object:
-    return value if isinstance(value, int | Decimal | float | dict | list) else text(value)
+    return value if isinstance(value, int | Decimal | float | dict | list) else str(text(value))

@@ -44,7 +44,8 @@ _encoder = msgspec.json.Encoder()
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """`attempt` counts all tries of the delivery; `context` is the JSON that the match left behind."""
+    """`attempt` counts all tries of the delivery; `context` is the JSON that the match left behind, `retracts` the
+    receipt of the message that this one takes back."""
 
     delivery_id: DeliveryId
     organization_id: OrganizationId
@@ -61,6 +62,7 @@ class Message(Struct, frozen=True, kw_only=True):
     context: str | None
     parent_id: DeliveryId | None
     created_at: datetime
+    retracts: str | None = None
 
     def values(self) -> Mapping[str, object]:
         """Every name that a template may use."""
@@ -129,6 +131,7 @@ def compose(
     trigger: TriggerFacts,
     chain: ChainLabel | None,
     attempt: int,
+    retracts: str | None = None,
 ) -> Message:
     """The message of a row of `deliveries`; its `context` as text."""
     event_id = str(event["id"])
@@ -148,6 +151,7 @@ def compose(
         context=row["context"],
         parent_id=row["parent_id"],
         created_at=row["created_at"],
+        retracts=retracts,
     )
 
 

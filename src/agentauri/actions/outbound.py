@@ -20,19 +20,25 @@ from agentauri.actions.errors import DeliveryFailed, Permanent, Retryable
 from agentauri.actions.wire import BODY_BYTES, Answer, Broken, CannotConnect, NotHttp, Place, Wire
 
 EXCERPT_LENGTH = 1024
+"""Characters that are kept of an answer."""
+
+SAID_BYTES = 8 * EXCERPT_LENGTH
+"""Of an answer's beginning: so many that a secret in what is kept is whole when it is looked for."""
+
 USER_AGENT = f"AgentAuri/{version('agentauri')}"
 HAS_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 """Methods whose length is told also where it is 0."""
 
 
 class Reply(Struct, frozen=True):
-    """`headers` have lower-case names, `excerpt` is at most 1,024 characters that any store and any log can hold,
-    `peer` is the address that answered."""
+    """`headers` have lower-case names, `said` is how the answer begins, as text that any store and any log can hold:
+    take out of it what is secret, then cut it. `peer` is the address that answered, `body` the first 64 KiB."""
 
     status: int
     headers: Mapping[str, str]
-    excerpt: str
+    said: str
     peer: str | None
+    body: bytes
 
 
 class Outbound:
@@ -67,7 +73,7 @@ class Outbound:
             Permanent: the guard refuses the target, or there is no such request.
             Retryable: anything on the way there or back.
         """
-        place, head = _request_line(url)
+        place, head = request_line(url)
         request = _request(method, head, headers, body)
         started = asyncio.get_running_loop().time()
         try:
@@ -84,12 +90,12 @@ class Outbound:
         except LookUpFailed as error:
             raise Retryable("dns", str(error)) from error
         except (CannotConnect, Broken, NotHttp, OSError) as error:
-            raise _failure(error) from error
-        return Reply(answer.status, answer.headers, _excerpt(answer), answer.peer)
+            raise connection_failure(error) from error
+        return Reply(answer.status, answer.headers, _said(answer), answer.peer, answer.body)
 
 
 @lru_cache(maxsize=10_000)
-def _request_line(url: str) -> tuple[Place, str]:
+def request_line(url: str) -> tuple[Place, str]:
     """Where a URL leads; its path and the first header.
 
     Raises:
@@ -119,7 +125,7 @@ def _request(method: str, line: str, headers: Mapping[str, str], body: bytes | N
     return f"{head}\r\n".encode() + (body or b"")
 
 
-def _excerpt(answer: Answer) -> str:
+def _said(answer: Answer) -> str:
     raw = answer.body
     if not raw:
         return ""
@@ -131,10 +137,10 @@ def _excerpt(answer: Answer) -> str:
             return f"({coding} that does not decompress)"
     elif coding != "identity":
         return f"({len(raw)} bytes in an encoding that was not asked for)"
-    return raw[: 4 * EXCERPT_LENGTH].decode("utf-8", "replace").replace("\0", "\ufffd")[:EXCERPT_LENGTH]
+    return raw[:SAID_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
-def _failure(error: Exception) -> DeliveryFailed:
+def connection_failure(error: Exception) -> DeliveryFailed:
     """What went wrong as a verdict, in words that name no address and no header."""
     match error:
         case CannotConnect(__cause__=SocketRefused() as refused):

@@ -226,7 +226,7 @@ class Queue:
             log.error(
                 "redis.unavailable",
                 code="REDIS_UNAVAILABLE",
-                message=f"{'Redis refuses' if refused else 'Failed to connect to Redis'}: {describe(error)}",
+                message=f"{'Redis refuses' if refused else 'Failed to connect to Redis'}: {describe_fault(error)}",
             )
         self._there.clear()
         metrics.ACTION_QUEUE_DEPTH.set(math.nan)  # nobody knows
@@ -257,7 +257,7 @@ class Queue:
                 code="ACTION_ENQUEUE_FAILED",
                 message="Deliveries wait in PostgreSQL until Redis is back",
                 deliveries=count,
-                reason=describe(error.__cause__ or error),
+                reason=describe_fault(error.__cause__ or error),
             )
         self._pushes_failed += 1
         if self._pushes_failed % PUSHES_FAILED == 0:
@@ -269,7 +269,7 @@ class Queue:
             )
 
 
-def describe(error: BaseException) -> str:
+def describe_fault(error: BaseException) -> str:
     """The reason as operators know it: `Connection refused (os error 111)`; never a URL."""
     cause: BaseException | None = error
     while cause is not None:

@@ -270,7 +270,7 @@ class Recorder:
 
     def _failure(self, row: asyncpg.Record, failed: DeliveryFailed) -> tuple[Verdict, Status, str | None, float | None]:
         if not isinstance(failed, Retryable):
-            return "permanent", "dead", "permanent", None
+            return "permanent", "dead", failed.reason, None
         wait = retry.wait(
             self._config.retry_schedule,
             row["attempts"] - row["schedule_from"],

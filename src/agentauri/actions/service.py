@@ -9,18 +9,19 @@ from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain, zip_longest
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
 
 from agentauri import metrics
-from agentauri.actions import action_store, store
-from agentauri.actions.errors import DeliveryNotFound, DeliveryPending, EventRetracted, NotDeliverable
+from agentauri.actions import depth, replaying, store
+from agentauri.actions.errors import DeliveryNotFound
 from agentauri.actions.identity import correlation_id
 from agentauri.actions.preview import Preview
 from agentauri.actions.queue import Queue
 from agentauri.actions.types import (
+    Action,
     Attempt,
     Delivery,
     DeliveryDetail,
@@ -28,11 +29,16 @@ from agentauri.actions.types import (
     DeliveryFilter,
     Json,
     Pair,
+    Replay,
+    Replayed,
     SettledEvent,
+    TriggerFacts,
 )
 from agentauri.database import Transaction
 from agentauri.errors import FieldError, Invalid
-from agentauri.types import ActionId, DeliveryId, EventSeq, OrganizationId, Page, Paged, TriggerId
+from agentauri.types import ActionId, ChainId, DeliveryId, EventSeq, OrganizationId, Page, Paged, TriggerId
+
+_NOTHING: Mapping[str, int] = {}
 
 
 class DeliveryService:
@@ -45,15 +51,24 @@ class DeliveryService:
         self._queue = queue
         self._preview = preview
 
-    async def create(self, tx: Transaction, drafts: Sequence[DeliveryDraft], *, fresh: bool = False) -> int:
+    async def create(
+        self,
+        tx: Transaction,
+        drafts: Sequence[DeliveryDraft],
+        *,
+        fresh: bool = False,
+        reached: Mapping[str, int] = _NOTHING,
+    ) -> int:
         """Write the deliveries that are not there yet and queue them after the commit; how many were new.
+
+        Those that wait for a block which their chain has not `reached` are held.
 
         Those of environment `test` are kept as skipped. It is quicker where the caller knows that all are `fresh`.
 
         Raises:
             asyncpg.UniqueViolationError: one that was said to be fresh is there.
         """
-        new = await store.insert(tx, drafts, fresh=fresh)
+        new = await store.insert(tx, drafts, fresh=fresh, reached=reached)
         self._push_later(tx, _interleaved(new.pending))
         tx.on_commit(lambda: _count(new.kinds))
         return new.kinds.total()
@@ -61,6 +76,27 @@ class DeliveryService:
     async def hold_retracted(self, tx: Transaction, event_seqs: Collection[EventSeq]) -> int:
         """Keep what waits for these events from being sent until they are back or settled."""
         return await store.hold_retracted(tx, event_seqs)
+
+    async def waiting_chains(self, tx: Transaction) -> list[ChainId]:
+        """The chains on which any delivery waits until its event is deep enough."""
+        return await depth.waiting_chains(tx)
+
+    async def deep_chains(self, tx: Transaction, reached: Mapping[ChainId, Mapping[str, int]]) -> list[ChainId]:
+        """Those of the chains on which any such delivery has waited long enough."""
+        return await depth.due_chains(tx, reached)
+
+    async def release(self, tx: Transaction, chain_id: ChainId, reached: Mapping[str, int], limit: int) -> bool:
+        """Let go what has waited long enough, so many at most; whether there is more of it."""
+        ids = await depth.due(tx, chain_id, reached, limit)
+        if not ids:
+            return False
+        released, seen = await depth.release(tx, ids, reached)
+        self._push_later(tx, _interleaved(released))
+        return len(ids) == limit or len(seen) < len(ids)
+
+    async def weigh(self, tx: Transaction, event_seqs: Collection[EventSeq], reached: Mapping[str, int]) -> None:
+        """Count anew from the blocks where these events are now how long what waits for them has to wait."""
+        self._push_later(tx, await depth.weigh(tx, event_seqs, reached))
 
     async def existing(self, tx: Transaction, events: Collection[SettledEvent]) -> dict[EventSeq, set[Pair]]:
         """Which (trigger, action) have a delivery for the event's present epoch, whatever the trigger's version."""
@@ -202,29 +238,72 @@ class DeliveryService:
         Raises:
             DeliveryNotFound, DeliveryPending
             EventRetracted: what it tells is not true any more.
-            NotDeliverable: its action is gone, or it belongs to the test environment.
+            NotDeliverable: its action or event is gone, or it belongs to the test environment.
         """
-        await store.lock(tx, id_)
-        record = await store.one(tx, organization_id, id_)
-        if record is None:
-            raise DeliveryNotFound
-        if record["status"] == "pending":
-            raise DeliveryPending
-        if record["retracted_at"] is not None and record["kind"] != "retraction":
-            raise EventRetracted
-        if record["environment"] == "test":
-            raise NotDeliverable("Deliveries of the test environment are never sent.")
-        if not await action_store.exists(tx, record["action_id"]):
-            raise NotDeliverable("The delivery's action does not exist any more.")
+        await replaying.lock_to_redeliver(tx, organization_id, id_)
         await store.revive(tx, [id_])
         self._push_later(tx, [id_])
-        revived = await store.one(tx, organization_id, id_)
-        assert revived is not None
-        return Delivery(**_shown(revived))
+        return await self._one(tx, id_)
+
+    async def replay(self, tx: Transaction, organization_id: OrganizationId | None, wanted: Replay) -> Replayed:
+        """Queue finished deliveries once more, oldest first: those of the organization that a filter describes.
+
+        What may not be sent again is passed over and counted, so asking again goes on where this left off: with `same`
+        because what was queued is finished no more, with `new` after `last`.
+        """
+        request_id = str(uuid4())
+        rows, more = await replaying.select(tx, organization_id, wanted)
+        last = rows[-1]["id"] if more else None
+        refused = await replaying.refused(tx, organization_id, wanted, last)
+        queued = len(rows)
+        if wanted.mode == "same" and not wanted.dry_run:
+            ids = [row["id"] for row in rows]
+            await store.revive(tx, ids)
+            self._push_later(tx, ids)
+        elif not wanted.dry_run:
+            now = await store.now(tx)
+            queued = await self.create(tx, [replaying.as_new(row, request_id, now) for row in rows])
+            refused["duplicate"] = len(rows) - queued
+        return Replayed(request_id=request_id, queued=queued, refused=dict(+refused), last=last)
+
+    async def send_test(
+        self,
+        tx: Transaction,
+        organization_id: OrganizationId,
+        trigger: TriggerFacts,
+        action: Action,
+        event: SettledEvent,
+    ) -> Delivery:
+        """Queue one real message to an action's target that tells of this event and says that it is a test. It is sent
+        whether or not trigger and action are enabled."""
+        draft = DeliveryDraft(
+            organization_id=organization_id,
+            trigger_id=trigger.id,
+            trigger_version=trigger.version,
+            environment="live",
+            action_id=action.id,
+            action_type=action.action_type,
+            destination=action.destination,
+            priority=action.priority,
+            event_seq=event.seq,
+            event_id=event.event_id,
+            event_epoch=event.epoch,
+            event_created_at=await store.now(tx),
+            chain_id=event.chain_id,
+            kind="test",
+            request_id=str(uuid4()),
+        )
+        await self.create(tx, [draft])
+        return await self._one(tx, store.id_of(draft))
 
     async def by_hold(self, tx: Transaction) -> dict[str, int]:
         """How many deliveries wait for what."""
         return await store.by_hold(tx)
+
+    async def _one(self, tx: Transaction, id_: DeliveryId) -> Delivery:
+        record = await store.one(tx, None, id_)
+        assert record is not None
+        return Delivery(**_shown(record))
 
     def _push_later(self, tx: Transaction, ids: Sequence[DeliveryId]) -> None:
         if ids:

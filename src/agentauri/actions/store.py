@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from operator import itemgetter
 from typing import NamedTuple, cast
 from uuid import UUID
@@ -17,7 +18,7 @@ import asyncpg
 
 from agentauri import metrics
 from agentauri.actions.identity import correlation_prefix, delivery_id
-from agentauri.actions.types import DeliveryDraft, DeliveryFilter, Pair, SettledEvent
+from agentauri.actions.types import DeliveryDraft, DeliveryFilter, Pair, Release, SettledEvent
 from agentauri.database import Transaction
 from agentauri.types import ActionId, DeliveryId, EventSeq, OrganizationId, TriggerId
 
@@ -33,10 +34,11 @@ LATEST = 1000
 COUNTED = 10_000
 """Lists are counted up to this."""
 
-_SHOWN = """d.id, d.kind, d.parent_id, d.trigger_id, d.trigger_version, d.action_id, d.action_type, e.id AS event_id,
-    d.chain_id, e.agent_id, d.environment, d.status, d.reason, d.hold, d.attempts, d.due_at, d.destination,
-    d.created_at, d.finished_at"""
-_JOINED = "deliveries d LEFT JOIN events e ON e.seq = d.event_seq"
+_SHOWN = """d.id, d.kind, d.parent_id, d.trigger_id, d.trigger_version, d.action_id, d.action_type,
+    coalesce(e.id, CASE WHEN d.event_seq < 0 THEN 'sample' END) AS event_id, d.chain_id, e.agent_id, d.environment,
+    d.status, d.reason, d.hold, d.release_tag, d.release_block, d.attempts, d.due_at, d.destination, d.created_at,
+    d.finished_at"""
+JOINED = "deliveries d LEFT JOIN events e ON e.seq = d.event_seq"
 
 
 class Inserted(NamedTuple):
@@ -46,33 +48,35 @@ class Inserted(NamedTuple):
     kinds: Counter[str]
 
 
-async def insert(tx: Transaction, drafts: Sequence[DeliveryDraft], *, fresh: bool) -> Inserted:
+async def insert(
+    tx: Transaction, drafts: Sequence[DeliveryDraft], *, fresh: bool, reached: Mapping[str, int]
+) -> Inserted:
     """Write drafts that are not there yet; others get their turn in between. `fresh` says that none is, which is
-    quicker where it is many.
+    quicker where it is many. Those whose release is still to be `reached` are held.
 
     Raises:
         asyncpg.UniqueViolationError: one of them is not fresh.
     """
     new = Inserted([], Counter())
     alike = fresh and all(draft.environment == "live" for draft in drafts)
-    for rows in await _rows(drafts):
+    for rows in await _rows(drafts, reached):
         if alike and len(rows) > FEW:
             await tx.copy("deliveries", _COLUMNS, rows)
-            new.pending.extend(cast(DeliveryId, row[0]) for row in rows)
+            new.pending.extend(cast(DeliveryId, row[0]) for row in rows if row[_HOLD] is None)
             new.kinds.update(cast(str, row[_KIND]) for row in rows)
             continue
-        for id_, status, kind in await tx.fetch(_INSERT, *map(list, zip(*rows, strict=True))):
+        for id_, kind, due in await tx.fetch(_INSERT, *map(list, zip(*rows, strict=True))):
             new.kinds[kind] += 1
-            if status == "pending":
+            if due:
                 new.pending.append(id_)
     return new
 
 
-async def _rows(drafts: Sequence[DeliveryDraft]) -> list[list[tuple[object, ...]]]:
+async def _rows(drafts: Sequence[DeliveryDraft], reached: Mapping[str, int]) -> list[list[tuple[object, ...]]]:
     """In slices, each in the order of the ids, as are the slices."""
     rows: list[tuple[object, ...]] = []
     for start in range(0, len(drafts), SLICE):
-        rows += map(_row, drafts[start : start + SLICE])
+        rows += [_row(draft, reached) for draft in drafts[start : start + SLICE]]
         if len(drafts) > SLICE:
             await asyncio.sleep(0)
     rows.sort(key=_id)
@@ -82,9 +86,10 @@ async def _rows(drafts: Sequence[DeliveryDraft]) -> list[list[tuple[object, ...]
 _id = itemgetter(0)
 _COLUMNS = (
     "id", "organization_id", "trigger_id", "environment", "trigger_version", "action_id", "action_type", "destination",
-    "event_seq", "chain_id", "kind", "priority", "context", "parent_id",
+    "event_seq", "chain_id", "kind", "priority", "context", "parent_id", "hold", "release_tag", "release_block",
+    "release_depth",
 )  # fmt: skip
-_KIND = _COLUMNS.index("kind")
+_KIND, _HOLD = _COLUMNS.index("kind"), _COLUMNS.index("hold")
 
 _INSERT = f"""
     INSERT INTO deliveries ({", ".join(_COLUMNS)}, status, reason, finished_at)
@@ -93,17 +98,27 @@ _INSERT = f"""
         CASE environment WHEN 'test' THEN 'test_environment' END,
         CASE environment WHEN 'test' THEN now() END
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::bigint[], $7::text[], $8::text[],
-        $9::bigint[], $10::bigint[], $11::text[], $12::int[], $13::jsonb[], $14::uuid[])
+        $9::bigint[], $10::bigint[], $11::text[], $12::int[], $13::jsonb[], $14::uuid[], $15::text[], $16::text[],
+        $17::bigint[], $18::int[])
         AS new ({", ".join(_COLUMNS)})
-    ON CONFLICT (id) DO NOTHING RETURNING id, status, kind"""  # noqa: S608 (our own column names)
+    ON CONFLICT (id) DO NOTHING RETURNING id, kind, status = 'pending' AND hold IS NULL"""  # noqa: S608 (our own column names)
 
 
-def _row(draft: DeliveryDraft) -> tuple[object, ...]:
+def _row(draft: DeliveryDraft, reached: Mapping[str, int]) -> tuple[object, ...]:
     return (
         id_of(draft), draft.organization_id, draft.trigger_id, draft.environment, draft.trigger_version,
         draft.action_id, draft.action_type, draft.destination, draft.event_seq, draft.chain_id, draft.kind,
         draft.priority, None if draft.context is None else draft.context.decode(), draft.parent_id,
+        *(_UNHELD if draft.release is None else _held(draft, draft.release, reached)),
     )  # fmt: skip
+
+
+_UNHELD = (None, None, None, None)
+
+
+def _held(draft: DeliveryDraft, release: Release, reached: Mapping[str, int]) -> tuple[object, ...]:
+    deep = draft.environment == "test" or release.block <= reached.get(release.tag, -1)
+    return (None if deep else "depth", release.tag, release.block, release.depth)
 
 
 def id_of(draft: DeliveryDraft) -> DeliveryId:
@@ -116,6 +131,7 @@ def id_of(draft: DeliveryDraft) -> DeliveryId:
         trigger_version=draft.trigger_version,
         action_id=draft.action_id,
         kind=draft.kind,
+        request_id=draft.request_id,
     )
 
 
@@ -262,20 +278,23 @@ async def by_hold(tx: Transaction) -> dict[str, int]:
 async def one(tx: Transaction, organization_id: OrganizationId | None, id_: DeliveryId) -> asyncpg.Record | None:
     return await tx.fetchrow(
         f"""SELECT {_SHOWN}, d.organization_id, d.event_seq, d.context::text AS context, e.retracted_at
-            FROM {_JOINED} WHERE d.id = $1 AND ($2::text IS NULL OR d.organization_id = $2)""",  # noqa: S608
+            FROM {JOINED} WHERE d.id = $1 AND ($2::text IS NULL OR d.organization_id = $2)""",  # noqa: S608
         id_,
         organization_id,
     )
 
 
-async def lock(tx: Transaction, id_: DeliveryId) -> None:
-    await tx.run("SELECT FROM deliveries WHERE id = $1 FOR NO KEY UPDATE", id_)
+async def now(tx: Transaction) -> datetime:
+    moment: datetime = await tx.fetchval("SELECT clock_timestamp()")
+    return moment
 
 
 async def revive(tx: Transaction, ids: Collection[DeliveryId]) -> None:
-    """Pending and due now; the schedule starts again after the attempts made so far."""
+    """Pending and due now; the schedule starts again after the attempts made so far. What was never tried may not have
+    been deep enough yet: that is found out."""
     await tx.run(
-        """UPDATE deliveries SET status = 'pending', reason = NULL, hold = NULL, due_at = now(), finished_at = NULL,
+        """UPDATE deliveries SET status = 'pending', reason = NULL, due_at = now(), finished_at = NULL,
+               hold = CASE WHEN release_tag IS NOT NULL AND attempts = 0 THEN 'depth' END,
                schedule_from = attempts, leased_until = NULL, lease_owner = NULL WHERE id = ANY($1::uuid[])""",
         list(ids),
     )
@@ -299,26 +318,26 @@ async def page(
     after: UUID | None,
 ) -> tuple[list[asyncpg.Record], int]:
     """One page in the order of ids, which is that of creation, and how many there are in all, counted up to a bound."""
-    where = _Where()
+    where = Where()
     if organization_id is not None:
         where.add("d.organization_id = {}", organization_id)
-    _filter(where, wanted)
+    narrow(where, wanted)
     total: int = await tx.fetchval(
-        f"SELECT count(*) FROM (SELECT FROM {_JOINED} WHERE {where} LIMIT {COUNTED + 1}) AS counted",  # noqa: S608
+        f"SELECT count(*) FROM (SELECT FROM {JOINED} WHERE {where} LIMIT {COUNTED + 1}) AS counted",  # noqa: S608
         *where.values,
     )
     descending = wanted.order == "desc"
     if after is not None:
         where.add("d.id < {}" if descending else "d.id > {}", after)
     records = await tx.fetch(
-        f"""SELECT {_SHOWN} FROM {_JOINED} WHERE {where} ORDER BY d.id {"DESC" if descending else "ASC"}
+        f"""SELECT {_SHOWN} FROM {JOINED} WHERE {where} ORDER BY d.id {"DESC" if descending else "ASC"}
             LIMIT {int(limit)} OFFSET {int(offset)}""",  # noqa: S608
         *where.values,
     )
     return records, total
 
 
-class _Where:
+class Where:
     """Conditions joined by AND, with their values in the order of their placeholders."""
 
     def __init__(self) -> None:
@@ -333,7 +352,8 @@ class _Where:
         return " AND ".join(self._conditions)
 
 
-def _filter(where: _Where, wanted: DeliveryFilter) -> None:
+def narrow(where: Where, wanted: DeliveryFilter) -> None:
+    """Add what a filter asks for, over `JOINED`."""
     if wanted.status:
         where.add("d.status = ANY({}::text[])", list(wanted.status))
     equal: Iterable[tuple[str, object]] = (

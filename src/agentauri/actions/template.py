@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from html import escape as escape_html
 from urllib.parse import quote
 
 import msgspec
@@ -53,13 +54,14 @@ def _url(value: str) -> str:
 
 
 def _json_string(value: str) -> str:
-    return msgspec.json.encode(value)[1:-1].decode()
+    return msgspec.json.encode(str(value))[1:-1].decode()
 
 
 TEXT = Sink(value=lambda value: value)
 URL = Sink(value=_url)
 HEADER = Sink(value=lambda value: value if value.isprintable() else re.sub(r"[\r\n\0]", "", value))
 JSON_STRING = Sink(value=_json_string)
+HTML = Sink(value=escape_html)
 
 
 class Placeholder(Struct, frozen=True):
@@ -209,4 +211,4 @@ def json_value(value: object) -> object:
         return int(value) if -EXACT_INTEGER <= value <= EXACT_INTEGER else str(value)
     if isinstance(value, float | dict | list):
         return value
-    return text(value)
+    return str(text(value))

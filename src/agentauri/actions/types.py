@@ -15,6 +15,7 @@ from agentauri.types import ActionId, ChainId, DeliveryId, EventSeq, Organizatio
 Kind = Literal["match", "retraction", "absence", "digest", "replay", "test"]
 Status = Literal["pending", "delivered", "dead", "skipped"]
 Hold = Literal["depth", "breaker", "retraction", "paused"]
+ReleaseTag = Literal["head", "safe", "finalized"]
 Verdict = Literal["delivered", "retryable", "permanent", "abandoned"]
 Environment = Literal["live", "test"]
 
@@ -67,6 +68,21 @@ class ActionDraft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     signing_secret: object = None
 
 
+class ActionPatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to change of an action; see `ActionDraft`."""
+
+    action_type: str | UnsetType = UNSET
+    config: Json | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    id: object = None
+    trigger_id: object = None
+    destination: object = None
+    created_at: object = None
+    updated_at: object = None
+    signing_secret: object = None
+
+
 class CheckedAction(Struct, frozen=True, kw_only=True):
     """A draft that its channel accepts: secrets taken out of `config`, which shows `***` in their place.
 
@@ -104,8 +120,19 @@ class MatchAction(Struct, frozen=True, kw_only=True, array_like=True):
     priority: int
 
 
+class Release(Struct, frozen=True):
+    """A delivery waits until its chain's `tag` has reached `block`, which is `depth` above its event's."""
+
+    tag: ReleaseTag
+    block: int
+    depth: int = 0
+
+
 class DeliveryDraft(Struct, frozen=True, kw_only=True):
-    """One action for one match. The delivery's id follows from it, so the same draft twice is one delivery."""
+    """One action for one match. The delivery's id follows from it, so the same draft twice is one delivery.
+
+    What a caller asked for, a replay or a test, has a `request_id` of its own, and its time for `event_created_at`.
+    """
 
     organization_id: OrganizationId
     trigger_id: TriggerId
@@ -123,6 +150,8 @@ class DeliveryDraft(Struct, frozen=True, kw_only=True):
     kind: Kind = "match"
     context: bytes | None = None
     parent_id: DeliveryId | None = None
+    request_id: str | None = None
+    release: Release | None = None
 
 
 class SettledEvent(Struct, frozen=True, kw_only=True):
@@ -136,6 +165,8 @@ class SettledEvent(Struct, frozen=True, kw_only=True):
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
+    """With `hold` depth it waits until the chain's `release_tag` has reached `release_block`."""
+
     id: DeliveryId
     correlation_id: str
     kind: Kind
@@ -151,6 +182,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     status: Status
     reason: str | None
     hold: Hold | None
+    release_tag: ReleaseTag | None
+    release_block: int | None
     attempts: int
     due_at: datetime
     destination: str
@@ -195,3 +228,29 @@ class DeliveryFilter(Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
     order: Literal["asc", "desc"] = "desc"
+
+
+class Replay(Struct, frozen=True, kw_only=True):
+    """Which finished deliveries are to be sent again, oldest first: those that `wanted` and the rest describe together.
+
+    `same` revives them under their ids; `new` makes deliveries of kind `replay` that tell of the same matches.
+    """
+
+    wanted: DeliveryFilter
+    delivery_ids: tuple[DeliveryId, ...] | None = None
+    from_block: int | None = None
+    to_block: int | None = None
+    mode: Literal["same", "new"] = "same"
+    limit: int = 100
+    after: DeliveryId | None = None
+    dry_run: bool = False
+
+
+class Replayed(Struct, frozen=True, kw_only=True):
+    """What a replay did, or would do. `refused` counts by reason what was passed over on the way; there are more
+    deliveries after `last`, if that is set."""
+
+    request_id: str
+    queued: int
+    refused: dict[str, int]
+    last: DeliveryId | None

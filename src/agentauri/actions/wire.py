@@ -61,6 +61,32 @@ class NotHttp(Exception):
     """What came is no answer, or not all of one."""
 
 
+async def open_socket(addresses: Sequence[str], port: int, make_socket: MakeSocket) -> socket.socket:
+    """A connection to the first of the addresses that answers.
+
+    Raises:
+        CannotConnect: none does.
+    """
+    infos = [
+        (
+            socket.AF_INET6 if ":" in address else socket.AF_INET,
+            socket.SOCK_STREAM,
+            socket.IPPROTO_TCP,
+            "",
+            (address, port, 0, 0) if ":" in address else (address, port),
+        )
+        for address in addresses
+    ]
+    try:
+        sock = await aiohappyeyeballs.start_connection(
+            infos, happy_eyeballs_delay=ATTEMPT_DELAY, interleave=1, socket_factory=make_socket
+        )
+    except OSError as error:
+        raise CannotConnect from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 class Wire:
     """A client. As many connections are open as there are exchanges at once; idle ones are closed soon."""
 
@@ -127,23 +153,7 @@ class Wire:
         self._sweep = loop.call_later(IDLE_SECONDS / 2, self._close_idle, loop) if self._idle else None
 
     async def _connect(self, place: Place, addresses: Sequence[str]) -> _Connection:
-        infos = [
-            (
-                socket.AF_INET6 if ":" in address else socket.AF_INET,
-                socket.SOCK_STREAM,
-                socket.IPPROTO_TCP,
-                "",
-                (address, place.port, 0, 0) if ":" in address else (address, place.port),
-            )
-            for address in addresses
-        ]
-        try:
-            sock = await aiohappyeyeballs.start_connection(
-                infos, happy_eyeballs_delay=ATTEMPT_DELAY, interleave=1, socket_factory=self._make_socket
-            )
-        except OSError as error:
-            raise CannotConnect from error
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = await open_socket(addresses, place.port, self._make_socket)
         secure = place.scheme == "https"
         try:
             _, connection = await asyncio.get_running_loop().create_connection(

@@ -10,7 +10,7 @@ import msgspec
 
 from agentauri import metrics
 from agentauri.breaker import machine, store
-from agentauri.breaker.types import Admission, Breaker, BreakerBusy, BreakerConfig, Outcome, State, Transition
+from agentauri.breaker.types import Admission, Breaker, BreakerBusy, BreakerConfig, Failing, Outcome, State, Transition
 from agentauri.database import Transaction
 from agentauri.errors import Unavailable
 from agentauri.log import Seldom, get_logger
@@ -196,6 +196,8 @@ class BreakerService:
         ]
         if opened := [transition for transition in transitions if transition.state == "open"]:
             await store.audit_opened(tx, opened)
+            failing = await store.note_failing(tx, [transition.trigger_id for transition in opened])
+            tx.on_commit(lambda: _tell_failing(failing))
         for transition in transitions:
             # Noted before the commit: the notification may be here before we know that it was committed.
             self._own[transition.trigger_id] = transition.state
@@ -217,6 +219,20 @@ class BreakerService:
     def _log_refusal(self, trigger_id: TriggerId, last_error: str | None) -> None:
         if self._refusals.due(trigger_id):
             _log_transition(Transition(trigger_id, "open", last_error))
+
+
+def _tell_failing(failing: Sequence[Failing]) -> None:
+    for one in failing:
+        metrics.ENDPOINTS_FAILING.inc()
+        log.warning(
+            "endpoint.failing",
+            code="ENDPOINT_FAILING",
+            message=f"The endpoint of trigger {one.trigger_id} keeps failing: {', '.join(one.destinations)}",
+            trigger_id=one.trigger_id,
+            organization_id=one.organization_id,
+            failures=one.failure_count,
+            last_error=one.last_error,
+        )
 
 
 def _log_transition(transition: Transition) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import asyncpg
 
-from agentauri.breaker.types import Breaker, Transition
+from agentauri.breaker.types import Breaker, Failing, Transition
 from agentauri.database import Transaction
 from agentauri.types import TriggerId
 
@@ -113,6 +113,20 @@ async def audit_opened(tx: Transaction, opened: Sequence[Transition]) -> None:
         [transition.trigger_id for transition in opened],
         [transition.last_error for transition in opened],
     )
+
+
+async def note_failing(tx: Transaction, opened: Collection[TriggerId]) -> list[Failing]:
+    """Those of the opened whose owner has not been told for a day. An endpoint that is gone opens its breaker anew with
+    every probe."""
+    records = await tx.fetch(
+        """UPDATE circuit_breaker_state s SET told_at = now() FROM triggers t
+           WHERE t.id = s.trigger_id AND s.trigger_id = ANY($1::text[])
+           AND (s.told_at IS NULL OR s.told_at <= now() - interval '1 day')
+           RETURNING s.trigger_id, t.organization_id, s.failure_count, s.last_error,
+               array(SELECT DISTINCT destination FROM trigger_actions WHERE trigger_id = t.id ORDER BY destination)""",
+        list(opened),
+    )
+    return [Failing(*record) for record in records]
 
 
 async def delete(tx: Transaction, trigger_ids: Collection[TriggerId]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -61,6 +61,16 @@ class Transition(Struct, frozen=True):
     trigger_id: TriggerId
     state: State
     last_error: str | None = None
+
+
+class Failing(NamedTuple):
+    """An endpoint that keeps failing, as its owner should hear of it."""
+
+    trigger_id: TriggerId
+    organization_id: str
+    failure_count: int
+    last_error: str | None
+    destinations: list[str]
 
 
 class BreakerBusy(Exception):

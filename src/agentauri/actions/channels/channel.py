@@ -43,6 +43,13 @@ class Sent(Struct, frozen=True, kw_only=True):
     receipt: Json | None = None
 
 
+class Pace(Struct, frozen=True):
+    """At most one message each `interval` seconds among all that share the key, in all processes."""
+
+    key: str
+    interval: float
+
+
 class Prepared(Protocol):
     """One action, compiled. Made once for each change of its configuration."""
 
@@ -55,8 +62,8 @@ class Prepared(Protocol):
         """Seconds for one whole exchange."""
 
     @property
-    def rate(self) -> float | None:
-        """Messages per second that the owner allows at most."""
+    def paces(self) -> tuple[Pace, ...]:
+        """The limits on how many messages go in a time. A message waits for its turn in each, in this order."""
 
     async def send(self, message: Message) -> Sent:
         """
@@ -74,6 +81,8 @@ class Prepared(Protocol):
 
 class Channel(Protocol):
     action_types: frozenset[str]
+    schema: Json
+    """The JSON Schema of a configuration, for those who read about it: `check` decides."""
     signs: bool
     """Its actions have a signing secret of their own."""
 

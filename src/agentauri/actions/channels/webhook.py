@@ -10,23 +10,20 @@ from typing import cast
 from msgspec import Struct
 
 from agentauri.actions.channels import webhook_config
-from agentauri.actions.channels.channel import MASK, Accepted, Sent, StoredAction
-from agentauri.actions.egress import EgressRefused, LookUpFailed
+from agentauri.actions.channels.channel import MASK, Accepted, Pace, Sent, StoredAction
+from agentauri.actions.channels.target_config import header_secret, look_up, secrets_of, target_key, target_of, without
 from agentauri.actions.errors import Permanent, Retryable
 from agentauri.actions.filters import TemplateError
 from agentauri.actions.identity import webhook_id
 from agentauri.actions.message import Message
-from agentauri.actions.outbound import USER_AGENT, Outbound, Reply
+from agentauri.actions.outbound import EXCERPT_LENGTH, USER_AGENT, Outbound, Reply
 from agentauri.actions.retry import judge, retry_after
 from agentauri.actions.signing import signatures
 from agentauri.actions.template import HEADER, JsonTemplate, Template, Values, compile_text
 from agentauri.actions.template import URL as URL_SINK
 from agentauri.actions.types import Json
-from agentauri.errors import FieldError, Invalid
-from agentauri.log import get_logger
+from agentauri.errors import FieldError
 from agentauri.types import OrganizationId
-
-log = get_logger(__name__)
 
 MAX_BODY = 256 * 1024
 _REPLACED = frozenset({"user-agent", "content-type"})
@@ -35,6 +32,7 @@ _REPLACED = frozenset({"user-agent", "content-type"})
 
 class WebhookChannel:
     action_types = frozenset({"webhook", "rest"})
+    schema = webhook_config.SCHEMA
     signs = True
 
     def __init__(self, outbound: Outbound, timeout: float) -> None:
@@ -43,37 +41,29 @@ class WebhookChannel:
 
     async def check(self, config: Json, organization_id: OrganizationId) -> Accepted:
         read = webhook_config.read(config, self._outbound.guard)
-        try:
-            await self._outbound.guard.addresses(read.target.host, organization_id)
-        except EgressRefused as error:
-            fault = FieldError("url", "names or resolves to an address that is not public")
-            raise Invalid.fields(fault) from error
-        except LookUpFailed:
-            log.info("action.unresolved", host=read.target.host)  # accepted: it may resolve when it is needed
+        await look_up("url", read.target, self._outbound.guard, organization_id)
         return Accepted(
             config=read.public,
-            secrets={webhook_config.secret_name(name): value for name, value in read.headers.items()},
+            secrets={header_secret(name): value for name, value in read.headers.items()},
             destination=read.target.host,
         )
 
     def target(self, config: Json) -> str | None:
-        try:
-            return webhook_config.target_of(str(config.get("url", "")), self._outbound.guard).key
-        except FieldError:
-            return None
+        return target_key(config.get("url"), self._outbound.guard)
 
     def prepare(self, action: StoredAction) -> PreparedWebhook:
         config = action.config
         url = str(config.get("url", ""))
         try:
             headers = {
-                name.lower(): action.secrets[webhook_config.secret_name(name.lower())]
+                name.lower(): action.secrets[header_secret(name.lower())]
                 for name in cast("Mapping[str, str]", config.get("headers", {}))
             }
+            rate = cast("float | None", config.get("rate_limit_per_second"))
             body, content_type = webhook_config.compile_body(config, headers.get("content-type"))
             return PreparedWebhook(
                 outbound=self._outbound,
-                target=webhook_config.target_of(url, self._outbound.guard).key,
+                target=target_of(url, self._outbound.guard).key,
                 method=str(config.get("method", "POST")),
                 url=compile_text(url, URL_SINK),
                 headers={name: compile_text(value, HEADER) for name, value in headers.items() if name not in _REPLACED},
@@ -82,7 +72,7 @@ class WebhookChannel:
                 keys=action.signing_keys,
                 expected=frozenset(cast("list[int]", config.get("expected_status_codes", []))),
                 timeout=min(float(cast("float", config.get("timeout_seconds", self._timeout))), 60.0),
-                rate=cast("float | None", config.get("rate_limit_per_second")),
+                paces=() if rate is None else (Pace(f"{action.id}", 1 / rate),),
             )
         except FieldError as error:
             raise Permanent("egress_refused", f"the url {error.message}") from error
@@ -101,7 +91,7 @@ class PreparedWebhook(Struct, frozen=True, kw_only=True):
     keys: tuple[bytes, ...]
     expected: frozenset[int]
     timeout: float
-    rate: float | None
+    paces: tuple[Pace, ...]
 
     async def send(self, message: Message) -> Sent:
         url, headers, body = self._render(message)
@@ -116,7 +106,8 @@ class PreparedWebhook(Struct, frozen=True, kw_only=True):
             organization_id=message.organization_id,
             timeout=self.timeout,
         )
-        return _judged(reply, self.expected)
+        said = reply.said and without(secrets_of(url, [headers[name] for name in self.headers]), reply.said)
+        return _judged(reply, said[:EXCERPT_LENGTH], self.expected)
 
     def preview(self, message: Message) -> Json:
         url, headers, body = self._render(message)
@@ -151,6 +142,8 @@ class PreparedWebhook(Struct, frozen=True, kw_only=True):
             "x-agentauri-correlation-id": message.correlation_id,
             "x-agentauri-attempt": str(message.attempt),
         }
+        if message.kind == "test":
+            headers["x-agentauri-test"] = "true"  # a body of the owner's own may not tell
         if body is not None:
             headers["content-type"] = self.content_type
         return self.url.render(values), headers, body
@@ -161,13 +154,13 @@ def masked_url(url: str) -> str:
     return f"{'/'.join(url.split('/', 3)[:3])}/{MASK}"
 
 
-def _judged(reply: Reply, expected: frozenset[int]) -> Sent:
+def _judged(reply: Reply, excerpt: str, expected: frozenset[int]) -> Sent:
     verdict = judge(reply.status, expected)
     if verdict == "delivered":
-        return Sent(status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
+        return Sent(status=reply.status, excerpt=excerpt, peer=reply.peer)
     told = f"the endpoint answered {reply.status}"
     if verdict == "permanent":
-        raise Permanent("status", told, status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
-    failed = Retryable("status", told, status=reply.status, excerpt=reply.excerpt, peer=reply.peer)
+        raise Permanent("status", told, status=reply.status, excerpt=excerpt, peer=reply.peer)
+    failed = Retryable("status", told, status=reply.status, excerpt=excerpt, peer=reply.peer)
     failed.after = retry_after(reply.headers.get("retry-after"), datetime.now(UTC))
     raise failed
