@@ -1,8 +1,12 @@
-"""Events evaluated a second: 100,000 pieces of feedback, 1,000 triggers, one match and one delivery each."""
+"""Events evaluated a second: 100,000 pieces of feedback, 1,000 triggers, one match and one delivery each.
+
+With --sequences every tenth trigger has a sequence as well, which each of its events ends and begins anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import suppress
 
 import redis.asyncio
@@ -24,10 +28,11 @@ class Evaluate(Bench):
     what = "from queued events to committed deliveries and ledger, through the evaluator"
     bare = f"queue rows taken, two rows written for each and the queue rows deleted by bare unnest, {PASS} a commit"
     size = 100_000
+    sequences = False
 
     async def prepare(self, stage: Stage) -> None:
         async with stage.application(harness.TEMPLATE) as application:
-            await scene.add_triggers(application, URL, scene.agents(self.count))
+            await scene.add_triggers(application, URL, scene.agents(self.count), sequences=self.sequences)
             await scene.add_events(application, self.count)
 
     async def measure(self, stage: Stage) -> Reading:
@@ -43,6 +48,12 @@ class Evaluate(Bench):
         async with stage.fresh(), stage.application() as application, watched() as bare:
             await pass_through(application.database)
         return Reading(self.count / seconds, self.count / bare.seconds, note)
+
+
+class Sequences(Evaluate):
+    name = "evaluate-sequences"
+    what = "the same, with a sequence on every tenth trigger"
+    sequences = True
 
 
 async def evaluate_all(stage: Stage, application: Application) -> tuple[float, str]:
@@ -103,4 +114,6 @@ async def pass_through(database: Database) -> None:
 
 
 if __name__ == "__main__":
-    harness.run(Evaluate)
+    arguments = sys.argv[1:]
+    chosen = Sequences if "--sequences" in arguments else Evaluate
+    harness.run(chosen, [one for one in arguments if one != "--sequences"])

@@ -16,9 +16,12 @@ from agentauri.database import Database
 from agentauri.events import EventQueue
 from agentauri.sealing import Sealer
 from agentauri.triggers import Catalog, Evaluator, TriggerService
+from agentauri.types import ChainId
 
 MakeEvaluator = Callable[..., Evaluator]
 DELIVERIES_DAYS = 30
+EXTERNAL, FINAL_AFTER = 84532, 5
+"""A chain, and the depth at which its blocks are final while nobody indexes it."""
 
 
 async def always_open() -> bool:
@@ -62,6 +65,7 @@ def make_evaluator(database: Database, deliveries: DeliveryService, actions: Act
             gate,
             replace(EvaluatorConfig(), **settings),
             DELIVERIES_DAYS,
+            {ChainId(EXTERNAL): FINAL_AFTER},
         )
 
     return make

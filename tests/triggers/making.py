@@ -172,3 +172,11 @@ def window(kind: str, value: object, *, field: object = "score", operator: str =
     """An aggregate over an hour."""
     leaf: Leaf = {"condition_type": kind, "operator": operator, "value": value, "config": {"window": "1h"} | config}
     return leaf if kind == "count" or field is None else leaf | {"field": field}
+
+
+def sequence(first: object, then: object, within: str = "1h", **config: Any) -> Leaf:
+    return {"condition_type": "sequence", "config": {"first": first, "then": then, "within": within} | config}
+
+
+def absence(after: object, expect: object, within: str = "1h", **config: Any) -> Leaf:
+    return {"condition_type": "absence", "config": {"after": after, "expect": expect, "within": within} | config}

@@ -143,13 +143,6 @@ def test_all_faults_are_told_at_once() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["sequence", "absence"])
-def test_a_condition_that_this_version_lacks_is_refused_by_name(name: str) -> None:
-    assert faults([{"condition_type": name}])["conditions[0].condition_type"] == (
-        f"{name} is not available in this version"
-    )
-
-
 def test_a_tree_ends_at_eight_levels_and_sixty_four_leaves() -> None:
     deep: object = agent(1)
     for _ in range(7):

@@ -150,7 +150,7 @@ async def test_a_row_made_invalid_by_hand_is_marked_and_skipped(
 ) -> None:
     async with database.transaction() as tx:
         broken = await make_trigger(tx, [{"condition_type": "nope"}])
-        later = await make_trigger(tx, fire_at='"finalized"')
+        later = await make_trigger(tx, fire_at='"later"')
         good = await make_trigger(tx)
         seqs = await insert_events(tx, 1)
 

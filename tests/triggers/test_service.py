@@ -150,7 +150,7 @@ async def test_every_refused_field_is_named(service: TriggerService) -> None:
                 name=" ",
                 description="x" * 1001,
                 chain_id=5,
-                fire_at="finalized",
+                fire_at={"confirmations": 10_001},
                 cooldown_seconds=2_592_001,
                 dedupe_key="{{delivery_id}}",
                 conditions=[{"any": []}],

@@ -17,7 +17,18 @@ from agentauri.events import EventService, NewEvent
 from agentauri.events.queue import SETTLE_BLOCKS
 from agentauri.triggers import Evaluator
 from agentauri.types import ChainId, EventId
-from triggers.making import ANY_EVENT, agent, average, field, finish, limit, make_trigger, window
+from triggers.making import (
+    ANY_EVENT,
+    absence,
+    agent,
+    average,
+    field,
+    finish,
+    limit,
+    make_trigger,
+    sequence,
+    window,
+)
 
 _chains = count(5_000_000)
 AGENTS, TAGS, START, STEP = 2, ("a", "b", "c"), 1_700_000_000, 7
@@ -37,6 +48,21 @@ TRIGGERS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "means": (
         [window("avg", 1, window="35s", where=field("tag1", "ne", "b"), scope=["chain_id"]) | {"id": 1}],
         {"cooldown_seconds": 15, "dedupe_key": "{{chain_id}} {{agent_id}}"},
+    ),
+    "sequences": (
+        [
+            {"any": [sequence(field("tag1", "eq", "a"), field("score", "gt", 0), "40s") | {"id": 1}, agent(9)]},
+            {"not": sequence(ANY_EVENT, field("tag1", "eq", "b"), "20s", scope=["chain_id", "tag1"]) | {"id": 2}},
+        ],
+        {},
+    ),
+    "absences": ([absence(field("tag1", "eq", "a"), field("score", "gt", 0), "30s") | {"id": 1}], {}),
+    "rarely": (
+        [
+            absence(field("tag1", "ne", "a"), field("tag1", "eq", "a"), "20s", scope=["chain_id"]) | {"id": 1},
+            {"not": average(5) | {"id": 2}},
+        ],
+        {"cooldown_seconds": 40, "dedupe_key": "{{chain_id}} {{agent_id}}"},
     ),
     "silent": ([ANY_EVENT], {"cooldown_seconds": 30, "dedupe_key": "{{chain_id}} {{tag1}}"}),
 }
@@ -81,6 +107,7 @@ class World:
         if self.indexed > point:
             async with self.database.transaction() as tx:
                 await EventService().retract_above(tx, self.chain_id, point)
+                await self._advance(tx, point)
             self.indexed = point
         kept: list[Log] = []
         moved: list[Log] = []
@@ -125,22 +152,28 @@ class World:
             return
         async with self.database.transaction() as tx:
             await EventService().record(tx, self.chain_id, list(self.events(self.indexed, last)))
-            await tx.run(
-                """INSERT INTO checkpoints (chain_id, last_block_number, last_block_hash, last_block_time, first_block,
-                                            status, progressed_at, updated_at)
-                   VALUES ($1, $2, 'x', 0, 0, 'live', now(), now())
-                   ON CONFLICT (chain_id) DO UPDATE SET last_block_number = excluded.last_block_number""",
-                self.chain_id,
-                last,
-            )
+            await self._advance(tx, last)
         self.indexed = last
         self.highest = max(self.highest, last)
+
+    async def _advance(self, tx: Transaction, block: int) -> None:
+        await tx.run(
+            """INSERT INTO checkpoints (chain_id, last_block_number, last_block_hash, last_block_time, first_block,
+                                        status, progressed_at, updated_at)
+               VALUES ($1, $2, 'x', $3, 0, 'live', now(), now())
+               ON CONFLICT (chain_id) DO UPDATE SET last_block_number = excluded.last_block_number,
+                   last_block_time = excluded.last_block_time""",
+            self.chain_id,
+            block,
+            START + STEP * (block - 1),
+        )
 
     async def settle(self) -> None:
         while self.indexed < len(self.blocks):
             await self.index(5)
         await finish(self.evaluator)
-        await self.evaluator.chores()
+        for _ in range(3):
+            await self.evaluator.chores()
 
 
 async def make_triggers(tx: Transaction, world: World) -> None:
@@ -163,7 +196,7 @@ async def outcome(database: Database, chain_id: int) -> dict[str, list[tuple[Any
             "matches": await tx.fetch(
                 _LOGS
                 + """SELECT split_part(trigger_id, ' ', 1), number FROM deliveries d
-                    JOIN log ON log.seq = d.event_seq WHERE kind = 'match' AND d.chain_id = $1
+                    JOIN log ON log.seq = d.event_seq WHERE kind IN ('match', 'absence') AND d.chain_id = $1
                     AND d.reason IS DISTINCT FROM 'retracted'""",
                 chain_id,
             ),
@@ -181,6 +214,14 @@ async def outcome(database: Database, chain_id: int) -> dict[str, list[tuple[Any
                         log.number, value, by.number
                     FROM window_samples LEFT JOIN log ON log.seq = event_seq LEFT JOIN log AS by ON by.seq = consumed_by
                     WHERE trigger_id LIKE '%' || $2""",
+                chain_id,
+                chain,
+            ),
+            "timers": await tx.fetch(
+                _LOGS
+                + """SELECT split_part(trigger_id, ' ', 1), leaf_id, replace(scope_key, $2, '-'), number, due_time,
+                        cancelled_by IS NULL, fired_at IS NULL, told, (context -> 'leaves' -> '1')::text
+                    FROM timers JOIN log ON log.seq = event_seq WHERE chain_id = $1""",
                 chain_id,
                 chain,
             ),

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from itertools import groupby
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import msgspec
 from msgspec import Struct, field
 
 from agentauri import metrics
-from agentauri.actions import DeliveryDraft, DeliveryService, MatchAction, SettledEvent
+from agentauri.actions import DeliveryDraft, DeliveryService, MatchAction, Release, SettledEvent
+from agentauri.agents import Projections
 from agentauri.database import Transaction
 from agentauri.events import Event, EventQueue, Finished
 from agentauri.log import get_logger
-from agentauri.triggers import store
+from agentauri.triggers import store, timer_store
 from agentauri.triggers.index import Index, Program
 from agentauri.triggers.matching import Definition
 from agentauri.triggers.state.memory import Visit, meet
 from agentauri.triggers.state.undo import remembered, undo
 from agentauri.triggers.store import Resume, Row
+from agentauri.triggers.tide import Tide
 from agentauri.types import ActionId, EventId, EventSeq, OrganizationId, TriggerId, utc_now
 
 log = get_logger(__name__)
@@ -40,6 +43,7 @@ CANDIDATES_AT_ONCE = 256
 
 Pair = tuple[TriggerId, ActionId]
 Progress = Callable[[], None]
+Kind = Literal["match", "absence"]
 
 
 class Raised(NamedTuple):
@@ -82,6 +86,13 @@ class Verdict(Struct):
             (TriggerId(definition.trigger_id), action.id) for definition in open_ for action in definition.actions
         )
 
+    def waiting(self) -> set[Pair]:
+        """The (trigger, action) of which a timer will tell."""
+        waiting = [definition for definition, visit in self.visits if visit.waits]
+        return {
+            (TriggerId(definition.trigger_id), action.id) for definition in waiting for action in definition.actions
+        }
+
     @property
     def so_far(self) -> Resume:
         """This row's part and those before it."""
@@ -106,11 +117,12 @@ class Verdict(Struct):
 
 class Batch:
     """Evaluates rows against an index. `progress` is told before others get a turn, and after every chunk written.
-    Deliveries of events that are older than `kept` may be forgotten.
+    Deliveries of events that are older than `kept` may be forgotten; `tide` says which are deep enough to be told.
     """
 
-    def __init__(self, index: Index, progress: Progress, kept: timedelta) -> None:
+    def __init__(self, index: Index, progress: Progress, kept: timedelta, tide: Tide) -> None:
         self._index = index
+        self._tide = tide
         self._progress = progress
         self._remembered_from = utc_now() - kept
         self._started = self._breath = time.perf_counter()
@@ -180,9 +192,9 @@ class Batch:
             definition = program.definition
             if program.state is None:
                 verdict.matched += 1
-                verdict.drafts += [_draft(definition, action, event) for action in definition.actions]
+                verdict.drafts += [draft_of(definition, action, event) for action in definition.actions]
             else:
-                visit = Visit(definition.trigger_id, program.state, event, again=row.again)
+                visit = Visit(definition.trigger_id, program.state, event, again=row.again, version=definition.version)
                 verdict.visits.append((definition, visit))
         verdict.total = before
 
@@ -221,8 +233,10 @@ class Batch:
         kept = await self._meet_again(tx, deliveries)
         drafts = [draft for verdict in self.verdicts for draft in verdict.drafts]
         fresh = fresh and not any(verdict.row.again for verdict in self.verdicts)
+        waits = any(draft.release is not None for draft in drafts)
+        reached = await self._tide.reached(tx, drafts[0].chain_id) if waits else {}
         for start in range(0, len(drafts), CHUNK):
-            await deliveries.create(tx, drafts[start : start + CHUNK], fresh=fresh)
+            await deliveries.create(tx, drafts[start : start + CHUNK], fresh=fresh, reached=reached)
             self._progress()
         kept |= await self._set_aside(tx, queue, max_attempts)
         spent_ms = self.elapsed_ms()
@@ -238,9 +252,9 @@ class Batch:
                 },
             )
             kept |= {verdict.row.position for verdict in unfinished}
-        await queue.finish(
-            tx, [_finished(verdict, spent_ms) for verdict in self.verdicts if verdict.row.position not in kept]
-        )
+        done = [verdict for verdict in self.verdicts if verdict.row.position not in kept]
+        await _project(tx, done)
+        await queue.finish(tx, [_finished(verdict, spent_ms) for verdict in done])
 
     async def _meet_again(self, tx: Transaction, deliveries: DeliveryService) -> set[int]:
         """Reconcile events that were evaluated before with the deliveries they have: what matches goes on under its
@@ -252,6 +266,7 @@ class Batch:
         facts = {verdict.row.event_seq: facts_of(cast(Event, verdict.event)) for verdict in again}
         existing = await deliveries.existing(tx, facts.values())
         wanted: dict[EventSeq, set[Pair]] = {}
+        keep: dict[EventSeq, set[Pair]] = {}
         matched: dict[EventSeq, set[Pair]] = {}
         for verdict in again:
             known = existing.get(verdict.row.event_seq, set())
@@ -259,17 +274,26 @@ class Batch:
                 matched.setdefault(verdict.row.event_seq, set()).update(both)
             if verdict.row.trigger_id is None:
                 wanted[verdict.row.event_seq] = verdict.pairs()
+                keep[verdict.row.event_seq] = wanted[verdict.row.event_seq] | verdict.waiting()
             verdict.drafts = [
                 draft
                 for draft in verdict.drafts
                 if (draft.trigger_id, draft.action_id) not in known and not self._forgotten(verdict)
             ]
-        void = {trigger_id for seq, pairs in wanted.items() for trigger_id, _ in existing.get(seq, set()) - pairs}
+        void = {trigger_id for seq, pairs in keep.items() for trigger_id, _ in existing.get(seq, set()) - pairs}
         notify = await store.notifying(tx, void) if void else set()
-        settled = await deliveries.settle(tx, [facts[seq] for seq in wanted], notify, keep=wanted)
+        settled = await deliveries.settle(tx, [facts[seq] for seq in wanted], notify, keep=keep)
+        told = {
+            (verdict.row.event_seq, trigger_id)
+            for verdict in again
+            for trigger_id, _ in verdict.waiting() & existing.get(verdict.row.event_seq, set())
+        }
+        if told:
+            await timer_store.remember_told(tx, told)
         await deliveries.resume(tx, wanted)
         if matched:
             await deliveries.revive(tx, [facts[seq] for seq in matched], matched)
+        await deliveries.weigh(tx, facts, await self._tide.reached(tx, again[0].row.chain_id))
         busy = wanted.keys() - settled
         positions = {verdict.row.position for verdict in again if verdict.row.event_seq in busy}
         if positions:
@@ -357,10 +381,29 @@ def _conclude(verdict: Verdict) -> None:
             if visit.suppressed:
                 verdict.suppressed += 1
             else:
-                verdict.drafts += [_draft(definition, action, event, visit.context) for action in definition.actions]
+                verdict.drafts += [draft_of(definition, action, event, visit.context) for action in definition.actions]
 
 
-def _draft(definition: Definition, action: MatchAction, event: Event, context: bytes | None = None) -> DeliveryDraft:
+async def _project(tx: Transaction, verdicts: Sequence[Verdict]) -> None:
+    """Bring the state of agents up to events that others than our indexer wrote. Each has one row for each of its
+    changes, unless it is in the queue for the sake of a single trigger."""
+    changes: dict[EventSeq, list[Verdict]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for verdict in verdicts:
+        row, event = verdict.row, verdict.event
+        if event is not None and event.origin != "chain" and row.trigger_id is None:
+            changes.setdefault(event.seq, []).append(verdict)
+            counts[event.registry, event.event_type] += 1 if row.kind == "assert" else -1
+    if not changes:
+        return
+    entered = {seq for seq, [one, *more] in changes.items() if not more and one.row.is_first and one.stands}
+    await Projections().written(tx, verdicts[0].row.chain_id, entered, changes.keys() - entered, counts)
+
+
+def draft_of(
+    definition: Definition, action: MatchAction, event: Event, context: bytes | None = None, kind: Kind = "match"
+) -> DeliveryDraft:
+    depth = definition.fire_at
     return DeliveryDraft(
         organization_id=OrganizationId(definition.organization_id),
         trigger_id=TriggerId(definition.trigger_id),
@@ -375,7 +418,9 @@ def _draft(definition: Definition, action: MatchAction, event: Event, context: b
         event_epoch=event.epoch,
         event_created_at=event.created_at,
         chain_id=event.chain_id,
+        kind=kind,
         context=context,
+        release=None if depth is None else Release(depth.tag, event.block_number + depth.blocks, depth.blocks),
     )
 
 

@@ -24,7 +24,7 @@ from agentauri.errors import Invalid
 from agentauri.log import get_logger
 from agentauri.triggers import store
 from agentauri.triggers.conditions import parse
-from agentauri.triggers.drafts import cooldown_faults
+from agentauri.triggers.drafts import cooldown_faults, depth_of
 from agentauri.triggers.index import Index
 from agentauri.triggers.matching import Definition
 from agentauri.triggers.store import TriggerRow
@@ -198,8 +198,7 @@ def definition_of(row: TriggerRow, actions: Sequence[MatchAction]) -> Definition
         msgspec.MsgspecError: its JSON has another shape than ours.
     """
     tree = parse(_decode(row.condition), path="condition")
-    if row.fire_at != '"seen"':
-        raise Invalid("fire_at is not available in this version")
+    depth = depth_of(_decode(row.fire_at))
     if faults := cooldown_faults(row.cooldown_seconds, row.dedupe_key):
         raise Invalid.fields(*faults)
     blocks = _decode_blocks(row.start_blocks)
@@ -219,6 +218,7 @@ def definition_of(row: TriggerRow, actions: Sequence[MatchAction]) -> Definition
         actions=tuple(actions),
         cooldown_seconds=row.cooldown_seconds,
         dedupe_key=row.dedupe_key,
+        fire_at=depth,
     )
 
 

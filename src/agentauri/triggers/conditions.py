@@ -10,7 +10,7 @@ and `nodes`, resolved, small and packable, for `matching` and the index.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from agentauri.errors import FieldError, Invalid
 from agentauri.triggers.fields import FIELDS, Field, Kind, find_field
-from agentauri.triggers.state.config import STATE_TYPES, read_config, value_column
+from agentauri.triggers.state.config import PAIRS, STATE_TYPES, read_config, value_column
 from agentauri.triggers.values import (
     EQUALITY,
     ORDER,
@@ -56,6 +56,8 @@ class Stateful(Struct, frozen=True, array_like=True, tag="s"):
 
     `kind` is ema, count, sum, avg, min or max, over the values of `column`; `span` is how many of them an EMA weighs,
     or the seconds of a window. Events with other values in the columns of `scope` have a past of their own.
+
+    Of kind sequence or absence it has no value, and compares nothing: an event `begins` something, or `ends` it.
     """
 
     id: int
@@ -67,11 +69,19 @@ class Stateful(Struct, frozen=True, array_like=True, tag="s"):
     scope: tuple[str, ...]
     where: tuple[Leaf | Group, ...] = ()
     resets: bool = False
+    begins: tuple[Leaf | Group, ...] = ()
+    ends: tuple[Leaf | Group, ...] = ()
 
     @property
     def shape(self) -> Shape:
         """What its state depends on: with another shape it starts afresh, whatever it is compared with."""
-        return (self.kind, self.column, self.span, self.scope, _unnumbered(self.where), self.resets)
+        inner = tuple(_unnumbered(nodes) for nodes in (self.where, self.begins, self.ends))
+        return (self.kind, self.column, self.span, self.scope, inner, self.resets)
+
+    @property
+    def inner(self) -> tuple[Leaf | Group, ...]:
+        """All conditions within it."""
+        return self.where + self.begins + self.ends
 
 
 class Group(Struct, frozen=True, array_like=True, tag="g"):
@@ -111,7 +121,6 @@ OPERATORS = {
     for spelling in (operator, *spellings)
 }  # fmt: skip
 
-LATER = frozenset({"sequence", "absence"})
 GROUPS = ("all", "any", "not")
 READ_ONLY = frozenset({"id", "trigger_id", "created_at"})
 """What answers add to a node. It may be sent back; only `id` means something."""
@@ -148,6 +157,7 @@ def parse(
     if reader.faults:
         raise Invalid.fields(*reader.faults)
     found = [pair for pair in pairs if pair is not None]
+    _check_absence([node for node, _ in found], reader.places)
     document = [entry for _, entry in found]
     if len(msgspec.json.encode(document)) > MAX_BYTES:
         raise Invalid.fields(FieldError(path, f"must be at most {MAX_BYTES // 1024} KiB"))
@@ -160,7 +170,7 @@ def walk(nodes: Collection[Node]) -> Iterator[Node]:
         if isinstance(node, Group):
             yield from walk(node.children)
         elif isinstance(node, Stateful):
-            yield from walk(node.where)
+            yield from walk(node.inner)
 
 
 class _Reader:
@@ -169,6 +179,8 @@ class _Reader:
     def __init__(self, known: Mapping[int, Shape | None] | None, event_types: Collection[str] | None) -> None:
         self.faults: list[FieldError] = []
         self.leaves = 0
+        self.places: dict[int, str] = {}
+        """Where the leaves stand that not every place has room for."""
         self._known = known
         self._event_types = event_types
         self._used: set[int] = set()
@@ -215,8 +227,8 @@ class _Reader:
     def _leaf(self, source: dict[str, Any], path: str, depth: int) -> tuple[Node, dict[str, Any]] | None:
         _only(source, LEAF_KEYS, "is not a part of a condition")
         name = source.get("condition_type")
-        if isinstance(name, str) and name in LATER:
-            refuse("condition_type", f"{name} is not available in this version")
+        if isinstance(name, str) and name in PAIRS:
+            return self._pair(source, name, path, depth)
         if isinstance(name, str) and name in STATE_TYPES:
             return self._stateful(source, name, path, depth)
         if not isinstance(name, str) or name not in _TYPES:
@@ -243,14 +255,11 @@ class _Reader:
         config = read_config(rule, source.get("config"))
         where: tuple[Leaf | Group, ...] = ()
         shown = config.document
-        if (inner := (source.get("config") or {}).get("where")) is not None:
-            faults = len(self.faults)
-            pair = self.node(inner, f"{path}.config.where", depth + 1)
-            if pair is None or len(self.faults) > faults:
+        if (source.get("config") or {}).get("where") is not None:
+            pair = self._inner(source, "where", path, depth)
+            if pair is None:
                 return None
-            if any(isinstance(node, Stateful) for node in walk((pair[0],))):
-                refuse("config.where", "must be a condition on the event alone")
-            where, shown = (pair[0],), shown | {"where": pair[1]}  # type: ignore[assignment]  # as was just seen
+            where, shown = (pair[0],), shown | {"where": pair[1]}
         leaf = Stateful(0, rule.kind, column, operator, operand, config.span, config.scope, where, config.resets)
         number = self._id(source, leaf.shape)
         document: dict[str, Any] = {"id": number, "condition_type": name}
@@ -258,6 +267,39 @@ class _Reader:
             document["field"] = field
         document |= {"operator": spelled, "value": operand, "config": shown}
         return replace(leaf, id=number), document
+
+    def _pair(self, source: dict[str, Any], name: str, path: str, depth: int) -> tuple[Node, dict[str, Any]] | None:
+        """A leaf that looks at two sorts of events."""
+        for key in ("field", "operator", "value"):
+            if source.get(key) is not None:
+                refuse(key, f"{name} takes none")
+        config = read_config(STATE_TYPES[name], source.get("config"))
+        pairs = [self._inner(source, option, path, depth) for option in PAIRS[name]]
+        found = [pair for pair in pairs if pair is not None]
+        if len(found) < len(pairs):
+            return None
+        (begins, _), (ends, _) = found
+        leaf = Stateful(0, name, "", "", "", config.span, config.scope, begins=(begins,), ends=(ends,))
+        number = self._id(source, leaf.shape)
+        self.places[number] = path
+        shown = config.document | {option: entry for option, (_, entry) in zip(PAIRS[name], found, strict=True)}
+        return replace(leaf, id=number), {"id": number, "condition_type": name, "config": shown}
+
+    def _inner(
+        self, source: dict[str, Any], option: str, path: str, depth: int
+    ) -> tuple[Leaf | Group, dict[str, Any]] | None:
+        """A condition within the configuration of a leaf: on the event alone."""
+        inner = source["config"].get(option)
+        if inner is None:
+            refuse(f"config.{option}", "is required")
+        faults = len(self.faults)
+        pair = self.node(inner, f"{path}.config.{option}", depth + 1)
+        if pair is None or len(self.faults) > faults:
+            return None
+        node, entry = pair
+        if isinstance(node, Stateful) or any(isinstance(one, Stateful) for one in walk((node,))):
+            refuse(f"config.{option}", "must be a condition on the event alone")
+        return node, entry
 
     def _id(self, source: dict[str, Any], shape: Shape | None = None) -> int:
         """Its own id where that is to be kept, else the next free one."""
@@ -359,6 +401,29 @@ def _operator(spelled: object, rule: _Type, field: Field) -> tuple[str, str]:
     if operator in TEXT and field.kind is Kind.NUMBER:
         refuse("operator", f"{operator} needs a text field")
     return operator, spelled
+
+
+def _check_absence(nodes: Sequence[Node], places: Mapping[int, str]) -> None:
+    """Absence is no answer about the event at hand, so nothing can be made of it but a match.
+
+    Raises:
+        Invalid: it stands where something else would depend on it, or beside what a match would reset.
+    """
+    inside = nodes
+    if len(inside) == 1 and isinstance(inside[0], Group) and inside[0].kind == "all":
+        inside = inside[0].children
+    stateful = [node for node in walk(nodes) if isinstance(node, Stateful)]
+    absences = [node for node in stateful if node.kind == "absence"]
+    faults = [
+        FieldError(places[node.id], "may only stand at the root, or directly in the all at the root")
+        for node in absences
+        if node not in inside
+    ]
+    faults += [FieldError(places[node.id], "is a second absence; one is allowed") for node in absences[1:]]
+    if absences and any(node.resets for node in stateful):
+        faults.append(FieldError(places[absences[0].id], "does not go together with reset_on_trigger"))
+    if faults:
+        raise Invalid.fields(*faults)
 
 
 def _unnumbered(nodes: Collection[Node]) -> object:

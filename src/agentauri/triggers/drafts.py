@@ -20,6 +20,7 @@ from agentauri.breaker import BreakerConfig
 from agentauri.errors import FieldError, Invalid
 from agentauri.triggers.conditions import Shape, parse
 from agentauri.triggers.fields import EVENT_TYPES
+from agentauri.triggers.matching import Depth
 from agentauri.triggers.trigger_store import StoredTrigger
 from agentauri.triggers.types import BreakerPatch, Condition, TriggerDraft, TriggerPatch
 from agentauri.triggers.values import storable
@@ -27,7 +28,7 @@ from agentauri.triggers.values import storable
 MAX_NAME, MAX_DESCRIPTION = 255, 1000
 MAX_COOLDOWN = 30 * 86_400
 MATCH_ALL: Condition = {"condition_type": "field", "field": "event_type", "operator": "exists", "value": "true"}
-LATER = "is not available in this version"
+MAX_CONFIRMATIONS = 10_000
 NOTHING = "null"
 BORN = "created_at"
 BREAKER_RANGES = {
@@ -54,10 +55,32 @@ def faults_of(wanted: TriggerDraft | TriggerPatch, chains: Collection[int] | Non
         wanted.chain_id in chains if chains is not None else 0 < wanted.chain_id < 2**53
     ):
         faults.append(FieldError("chain_id", "is not a chain of this installation"))
-    if wanted.fire_at not in (UNSET, "seen"):
-        faults.append(FieldError("fire_at", f"must be seen: a later time {LATER}"))
+    if wanted.fire_at is not UNSET:
+        try:
+            depth_of(wanted.fire_at)
+        except Invalid as error:
+            faults += error.errors
     seconds = 0 if wanted.cooldown_seconds is UNSET else wanted.cooldown_seconds
     return faults + cooldown_faults(seconds, None if wanted.dedupe_key is UNSET else wanted.dedupe_key)
+
+
+def depth_of(fire_at: object) -> Depth | None:
+    """How deep an event must be for a trigger with this `fire_at`; None where it need not be.
+
+    Raises:
+        Invalid: it is none of the four forms.
+    """
+    match fire_at:
+        case "seen":
+            return None
+        case "safe" | "finalized":
+            return Depth(fire_at)
+        case {"confirmations": int(blocks), **more} if (
+            not more and not isinstance(blocks, bool) and 1 <= blocks <= MAX_CONFIRMATIONS
+        ):
+            return Depth("head", blocks)
+    form = f'must be seen, safe, finalized or {{"confirmations": n}} with n from 1 to {MAX_CONFIRMATIONS}'
+    raise Invalid.fields(FieldError("fire_at", form))
 
 
 def cooldown_faults(seconds: int, dedupe_key: str | None) -> list[FieldError]:
@@ -85,10 +108,25 @@ def columns_of(wanted: TriggerDraft | TriggerPatch, stored: StoredTrigger | None
         if name == "name":
             value = value.strip()
         if name == "fire_at":
+            if stored is not None and value == msgspec.json.decode(stored.fire_at):
+                continue
             value = msgspec.json.encode(value).decode()
         if stored is None or value != getattr(stored, name):
             columns[name] = value
     return columns
+
+
+def only_switches(wanted: TriggerPatch) -> bool:
+    """Whether nothing but `enabled` is to change."""
+    meaningless = ("enabled", "is_stateful", "organization_id")
+    return all(getattr(wanted, name) is UNSET for name in TriggerPatch.__struct_fields__ if name not in meaningless)
+
+
+def from_within(error: Invalid, path: str) -> Invalid:
+    """The same refusals as somebody sees them who sent only what stands at this path."""
+    return Invalid.fields(
+        *(FieldError(fault.field.removeprefix(path).lstrip("."), fault.message) for fault in error.errors)
+    )
 
 
 def condition_of(wanted: TriggerDraft | TriggerPatch, stored: StoredTrigger | None, now: datetime) -> str | None:
@@ -131,6 +169,25 @@ def leaves_with_state(condition: str) -> frozenset[int]:
     """Ids of the leaves of a stored condition that remember something."""
     items = _listed(msgspec.json.decode(condition))
     return frozenset(number for number, shape in _shapes(items).items() if shape is not None)
+
+
+def count_leaves(items: Collection[Condition]) -> int:
+    """How many comparisons a condition is made of, as callers see it."""
+    groups = [[*_listed(item.get("all")), *_listed(item.get("any")), *_listed(item.get("not"))] for item in items]
+    return sum(count_leaves(group) if group else 1 for group in groups)
+
+
+def types_of_leaves(condition: str) -> dict[int, str]:
+    """The `condition_type` of each leaf of a stored condition, by its id."""
+    found: dict[int, str] = {}
+    left = _listed(msgspec.json.decode(condition))
+    while left:
+        item = left.pop()
+        for inner in (item.get("all"), item.get("any"), item.get("not")):
+            left += [one for one in _listed(inner) if isinstance(one, dict)]
+        if isinstance(number := item.get("id"), int) and "condition_type" in item:
+            found[number] = str(item["condition_type"])
+    return found
 
 
 def shown(stored: StoredTrigger) -> dict[str, Any]:

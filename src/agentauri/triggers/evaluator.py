@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -28,11 +28,13 @@ from agentauri.events import Depth, EventQueue, Lane
 from agentauri.faults import reach
 from agentauri.log import Seldom, get_logger
 from agentauri.supervisor import Wake, wait_for, wait_until
-from agentauri.triggers import store
+from agentauri.triggers import store, timer_store
 from agentauri.triggers.batch import Batch, facts_of
 from agentauri.triggers.catalog import Catalog
 from agentauri.triggers.lanes import Lanes
 from agentauri.triggers.store import Row, Taken
+from agentauri.triggers.tide import Tide
+from agentauri.triggers.timers import Timers, due_chains
 from agentauri.triggers.watch import Watch
 from agentauri.types import ChainId, utc_now
 
@@ -44,10 +46,15 @@ LATE_POLL_SECONDS = 1.0
 """The same after a notification for which nothing was found, at most so often."""
 CHORE_SECONDS, GAUGE_SECONDS, STATS_SECONDS = 1.0, 10.0, 60.0
 MAX_CONSECUTIVE_FAILURES = 10
+RELEASED_AT_ONCE = 1000
 FIRST_PAUSE = 0.05
 
 Gate = Callable[[], Awaitable[bool]]
 Take = Callable[[Transaction], Awaitable[Taken]]
+
+
+async def _give_way() -> None:
+    await asyncio.sleep(0)
 
 
 class _Hint(Struct):
@@ -72,7 +79,8 @@ class Tally(Struct):
 
 class Evaluator:
     """`gate` says whether events may be taken just now; `wake` is set by whoever has a hint that there are some.
-    Deliveries of events that are older than `deliveries_days` may be forgotten.
+    Deliveries of events that are older than `deliveries_days` may be forgotten. `finality` has the depth at which a
+    block counts as final on a chain that nobody indexes.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class Evaluator:
         gate: Gate,
         config: EvaluatorConfig,
         deliveries_days: int,
+        finality: Mapping[ChainId, int],
     ) -> None:
         self._database = database
         self._queue = queue
@@ -93,6 +102,7 @@ class Evaluator:
         self._config = config
         self._kept = timedelta(days=deliveries_days)
         self._lanes = Lanes()
+        self._tide = Tide(deliveries, finality)
         self._watch = Watch(config.watchdog_idle)
         self._seldom = Seldom()
         self._due: dict[str, float] = {}
@@ -186,6 +196,7 @@ class Evaluator:
         if not rows:
             return False
         self._heard = False
+        self._tide.touched(lane.chain_id)
         born = rows[-1].created_at
         if born is not None and (utc_now() - born).total_seconds() < self._config.watchdog_idle:
             self._watch.took(asyncio.get_running_loop().time())  # a backlog was announced long ago, if ever
@@ -213,7 +224,7 @@ class Evaluator:
                 tx.on_commit(partial(reach, "evaluator.committed"))
                 # Neither the wait for a connection nor what follows the commit is these events' doing.
                 async with asyncio.timeout(self._config.event_timeout) as deadline:
-                    batch = Batch(self._catalog.index, partial(self._extend, deadline), self._kept)
+                    batch = Batch(self._catalog.index, partial(self._extend, deadline), self._kept, self._tide)
                     await batch.evaluate(tx, rows)
                     reach("evaluator.matched")
                     await batch.write(tx, self._deliveries, self._queue, self._config.event_max_attempts, fresh=fresh)
@@ -275,15 +286,24 @@ class Evaluator:
 
     async def chores(self) -> None:
         """What comes up every second: failed events whose wait is over come again, what has been away from its chain
-        long enough is taken as gone for good, triggers that cannot run are marked."""
+        long enough is taken as gone for good, what did not come in time is told, what waited for its event to be deep
+        enough goes, triggers that cannot run are marked."""
+        everywhere = self._is_due("everywhere", FULL_POLL_SECONDS)
         async with self._database.transaction() as tx:
             lowest = await self._queue.release_due(tx)
             chains = await store.unsettled_chains(tx)
+            ringing = await due_chains(tx)
+            risen = await self._tide.risen(tx, everywhere=everywhere)
         if lowest is not None:
             self._lanes.back(lowest)
             self.wake.set()
         for chain_id in chains:
             await self._settle(chain_id)
+        if (ringing or risen) and await self._gate():
+            for chain_id in ringing:
+                await self._ring(chain_id)
+            for chain_id in risen:
+                await self._release(chain_id)
         await self._catalog.mark()
 
     async def _settle(self, chain_id: ChainId) -> None:
@@ -299,6 +319,31 @@ class Evaluator:
             triggers = {trigger_id for pairs in existing.values() for trigger_id, _ in pairs}
             settled = await self._deliveries.settle(tx, facts, await store.notifying(tx, triggers))
             await self._queue.mark_settled(tx, settled)
+
+    async def _ring(self, chain_id: ChainId) -> None:
+        """Tell a part of what did not happen in time; the rest follows after the next batch of events."""
+        async with self._database.transaction(later=self._follow) as tx:
+            if not await store.lock_lane(tx, chain_id):
+                return
+            if not await self._catalog.catch_up(tx, await timer_store.catalog_version(tx)):
+                return
+            more = await Timers(self._catalog.index, self._deliveries, self._tide, _give_way).ring(tx, chain_id)
+        if more:
+            self._due["chores"] = 0.0
+            self.wake.set()
+
+    async def _release(self, chain_id: ChainId) -> None:
+        """Let go a part of what has waited long enough; the rest follows after the next batch of events."""
+        async with self._database.transaction() as tx:
+            if not await store.lock_lane(tx, chain_id):
+                return
+            reached = await self._tide.reached(tx, chain_id)
+            more = await self._deliveries.release(tx, chain_id, reached, RELEASED_AT_ONCE)
+        if more:
+            self._due["chores"] = 0.0
+            self.wake.set()
+        else:
+            self._tide.done(chain_id)
 
     async def gauge(self) -> Depth:
         """Show how much waits."""

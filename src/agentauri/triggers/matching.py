@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, assert_never
 
 from msgspec import Struct
 
-from agentauri.actions import MatchAction
+from agentauri.actions import MatchAction, ReleaseTag
 from agentauri.events import Event
 from agentauri.triggers.conditions import Group, Leaf, Node, Stateful, walk
 from agentauri.triggers.fields import FIELDS, Getter, Kind, getter
@@ -36,6 +36,13 @@ UNKNOWN_CHAIN_MARGIN = 120
 _RANK = {column: rank for rank, column in enumerate(KEYED)}
 
 
+class Depth(Struct, frozen=True, array_like=True):
+    """How deep an event must be before a match of it is told: below its chain's `tag`, and that by so many `blocks`."""
+
+    tag: ReleaseTag
+    blocks: int = 0
+
+
 class Definition(Struct, frozen=True, array_like=True):
     """All that matching needs to know about one trigger, small enough to keep a million of them packed.
 
@@ -55,6 +62,7 @@ class Definition(Struct, frozen=True, array_like=True):
     actions: tuple[MatchAction, ...]
     cooldown_seconds: int = 0
     dedupe_key: str | None = None
+    fire_at: Depth | None = None
 
 
 def eligible(definition: Definition, event: Event) -> bool:
@@ -229,6 +237,8 @@ def _keys(node: Node) -> frozenset[Key] | None:
     match node:
         case Leaf():
             return _leaf_keys(node)
+        case Stateful(kind="sequence" | "absence"):
+            return _union([necessary(node.begins), necessary(node.ends)])
         case Stateful():
             return necessary(node.where)
         case Group(kind="all"):

@@ -8,18 +8,19 @@ from uuid import uuid4
 import msgspec
 from msgspec import UNSET
 
-from agentauri.actions import Action, ActionService, DeliveryService, TriggerFacts
+from agentauri.actions import Action, ActionService, DeliveryService, SharedSecret, TriggerFacts
 from agentauri.breaker import BreakerService
 from agentauri.database import Transaction
 from agentauri.errors import Invalid
 from agentauri.triggers import drafts
 from agentauri.triggers import trigger_store as store
-from agentauri.triggers.errors import TriggerNotFound, UnsupportedChain
+from agentauri.triggers.errors import ManagedByFollow, TriggerNotFound, UnsupportedChain
 from agentauri.triggers.trigger_store import StoredTrigger
 from agentauri.triggers.types import (
     BreakerPatch,
     BreakerSummary,
     Prepared,
+    StateEntry,
     Trigger,
     TriggerBreaker,
     TriggerDetail,
@@ -47,8 +48,15 @@ class TriggerService:
         self._breakers = breakers
         self._chains = chains
 
-    async def prepare(self, wanted: TriggerDraft | TriggerPatch, organization_id: OrganizationId = ANYONE) -> Prepared:
+    async def prepare(
+        self,
+        wanted: TriggerDraft | TriggerPatch,
+        organization_id: OrganizationId = ANYONE,
+        *,
+        anonymous: bool = False,
+    ) -> Prepared:
         """Check what can be checked without the database. May ask name servers, so never inside a transaction.
+        Actions that are `anonymous` may be stored ones although they have no id.
 
         Raises:
             Invalid: naming every refused field.
@@ -61,7 +69,7 @@ class TriggerService:
         checked = None
         if wanted.actions is not UNSET:
             try:
-                checked = await self._actions.check(wanted.actions, organization_id)
+                checked = await self._actions.check(wanted.actions, organization_id, anonymous=anonymous)
             except Invalid as error:
                 faults += error.errors
         if faults:
@@ -70,9 +78,17 @@ class TriggerService:
         return Prepared(wanted=wanted, actions=checked)
 
     async def create(
-        self, tx: Transaction, organization_id: OrganizationId, user_id: UserId, prepared: Prepared
+        self,
+        tx: Transaction,
+        organization_id: OrganizationId,
+        user_id: UserId,
+        prepared: Prepared,
+        *,
+        managed_by: str | None = None,
+        shared: SharedSecret | None = None,
     ) -> TriggerDetail:
-        """Make a trigger with all its parts. It sees events from now on; signing secrets are shown this once."""
+        """Make a trigger with all its parts. It sees events from now on; signing secrets are shown this once, but for
+        the `shared` one of a follow, which then manages the trigger."""
         wanted = prepared.wanted
         assert isinstance(wanted, TriggerDraft)
         trigger_id = TriggerId(str(uuid4()))
@@ -84,17 +100,18 @@ class TriggerService:
                 "organization_id": organization_id,
                 "user_id": user_id,
                 "environment": wanted.environment,
+                "managed_by": managed_by,
                 "condition": condition,
                 "is_stateful": bool(drafts.leaves_with_state(condition)),
                 **drafts.columns_of(wanted, None),
             },
         )
-        actions = await self._actions.create(tx, trigger_id, prepared.actions or ())
-        return await self._detail(tx, await self._stored(tx, organization_id, trigger_id), actions)
+        actions = await self._actions.create(tx, trigger_id, prepared.actions or (), shared)
+        return await self._detail(tx, await stored_trigger(tx, organization_id, trigger_id), actions)
 
     async def get(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> TriggerDetail:
         """Raises: TriggerNotFound, also where it is another organization's."""
-        return await self._detail(tx, await self._stored(tx, organization_id, trigger_id))
+        return await self._detail(tx, await stored_trigger(tx, organization_id, trigger_id))
 
     async def list(
         self, tx: Transaction, organization_id: OrganizationId, wanted: TriggerFilter, page: Page
@@ -104,7 +121,14 @@ class TriggerService:
         return Paged(data=found, total=total, has_more=page.offset + len(found) < total)
 
     async def update(
-        self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId, prepared: Prepared
+        self,
+        tx: Transaction,
+        organization_id: OrganizationId,
+        trigger_id: TriggerId,
+        prepared: Prepared,
+        *,
+        managed_by: str | None = None,
+        shared: SharedSecret | None = None,
     ) -> TriggerDetail:
         """Change what is given; `conditions` and `actions` replace the whole set, where a known id stays itself.
 
@@ -113,12 +137,15 @@ class TriggerService:
 
         Raises:
             TriggerNotFound
+            ManagedByFollow: more than `enabled` is to change, and it is not the follow that asks.
             Invalid: the parts do not fit together, or name what is not there.
         """
         wanted = prepared.wanted
         assert isinstance(wanted, TriggerPatch)
         await store.lock_catalog(tx)
-        stored = await self._stored(tx, organization_id, trigger_id)
+        stored = await stored_trigger(tx, organization_id, trigger_id)
+        if not drafts.only_switches(wanted):
+            refuse_strangers(stored, managed_by)
         columns = drafts.columns_of(wanted, stored)
         condition = drafts.condition_of(wanted, stored, utc_now())
         if condition is not None:
@@ -131,7 +158,7 @@ class TriggerService:
         made = None
         if prepared.actions is not None:
             before = {action.id for action in await self._actions_of(tx, trigger_id)}
-            made = await self._actions.replace(tx, trigger_id, prepared.actions)
+            made = await self._actions.replace(tx, trigger_id, prepared.actions, shared)
             gone = before.difference(action.id for action in made)
             if gone:
                 await self._deliveries.skip_pending(tx, trigger_id, "action_deleted", gone)
@@ -139,19 +166,40 @@ class TriggerService:
             await self._deliveries.pause(tx, trigger_id)
         elif switched is True or made is not None:
             await self._deliveries.unpause(tx, trigger_id)
-        return await self._detail(tx, await self._stored(tx, organization_id, trigger_id), made)
+        return await self._detail(tx, await stored_trigger(tx, organization_id, trigger_id), made)
 
-    async def delete(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> None:
+    async def delete(
+        self,
+        tx: Transaction,
+        organization_id: OrganizationId,
+        trigger_id: TriggerId,
+        *,
+        managed_by: str | None = None,
+    ) -> None:
         """End a trigger: its state goes, what waits is skipped, its history stays.
 
         Raises:
             TriggerNotFound
+            ManagedByFollow: and it is not the follow that asks.
         """
         await store.lock_catalog(tx)
-        await self._stored(tx, organization_id, trigger_id)
+        refuse_strangers(await stored_trigger(tx, organization_id, trigger_id), managed_by)
         await store.delete(tx, trigger_id)
         await self._deliveries.skip_pending(tx, trigger_id, "trigger_deleted")
         await self._breakers.forget(tx, [trigger_id])
+
+    async def delete_all(self, tx: Transaction, organization_id: OrganizationId) -> None:
+        """End every trigger of an organization, as `delete` does, whoever manages them."""
+        await store.lock_catalog(tx)
+        trigger_ids = await store.ids_of(tx, organization_id)
+        for trigger_id in trigger_ids:
+            await store.delete(tx, trigger_id)
+            await self._deliveries.skip_pending(tx, trigger_id, "trigger_deleted")
+        await self._breakers.forget(tx, trigger_ids)
+
+    async def count(self, tx: Transaction, organization_id: OrganizationId) -> int:
+        """How many triggers there are, without those of follows."""
+        return await store.count(tx, organization_id)
 
     async def facts(self, tx: Transaction, trigger_ids: Collection[TriggerId]) -> dict[TriggerId, TriggerFacts]:
         """What sending needs to know of triggers; those that are gone are absent."""
@@ -168,9 +216,47 @@ class TriggerService:
             for row in await store.facts(tx, trigger_ids)
         }
 
+    async def states(
+        self,
+        tx: Transaction,
+        organization_id: OrganizationId,
+        trigger_id: TriggerId,
+        scope_key: str | None,
+        page: Page,
+    ) -> Paged[StateEntry]:
+        """What the trigger's conditions and its cooldown remember. The total is counted up to a bound.
+
+        Raises:
+            TriggerNotFound
+        """
+        types = drafts.types_of_leaves((await stored_trigger(tx, organization_id, trigger_id)).condition)
+        rows, total = await store.states(tx, trigger_id, scope_key, page)
+        found = [
+            StateEntry(
+                condition_id=leaf_id or None,
+                scope_key=row["scope_key"],
+                kind=types.get(leaf_id, "unknown") if leaf_id else "cooldown",
+                state=msgspec.json.decode(row["state"]),
+                updated_at=row["updated_at"],
+            )
+            for row in rows
+            for leaf_id in (row["leaf_id"],)
+        ]
+        more = page.offset + len(found) < total
+        return Paged(data=found, total=min(total, store.COUNTED), has_more=more, total_is_exact=total <= store.COUNTED)
+
+    async def forget(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> None:
+        """Let the trigger remember nothing, as when it was made.
+
+        Raises:
+            TriggerNotFound
+        """
+        await stored_trigger(tx, organization_id, trigger_id)
+        await store.forget_everything(tx, trigger_id)
+
     async def breaker(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> TriggerBreaker:
         """Raises: TriggerNotFound."""
-        stored = await self._stored(tx, organization_id, trigger_id)
+        stored = await stored_trigger(tx, organization_id, trigger_id)
         config = drafts.breaker_config(stored.circuit_breaker_config)
         return TriggerBreaker(_trigger(stored), await self._breakers.get(tx, trigger_id), config)
 
@@ -183,7 +269,7 @@ class TriggerService:
             Invalid: nothing is given, or a value out of its range.
         """
         await store.lock_catalog(tx)
-        stored = await self._stored(tx, organization_id, trigger_id)
+        stored = await stored_trigger(tx, organization_id, trigger_id)
         before = drafts.breaker_config(stored.circuit_breaker_config)
         config = drafts.patched_config(before, patch)
         if config != before:
@@ -200,15 +286,9 @@ class TriggerService:
         Raises:
             TriggerNotFound
         """
-        await self._stored(tx, organization_id, trigger_id)
+        await stored_trigger(tx, organization_id, trigger_id)
         await self._breakers.reset(tx, trigger_id)
         return await self.breaker(tx, organization_id, trigger_id)
-
-    async def _stored(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> StoredTrigger:
-        stored = await store.get(tx, organization_id, trigger_id)
-        if stored is None:
-            raise TriggerNotFound
-        return stored
 
     async def _actions_of(self, tx: Transaction, trigger_id: TriggerId) -> Sequence[Action]:
         return (await self._actions.of(tx, [trigger_id])).get(trigger_id, [])
@@ -226,6 +306,20 @@ class TriggerService:
             actions=sorted(actions, key=lambda action: (action.priority, action.id)),
             circuit_breaker=BreakerSummary(breaker.state, breaker.failure_count),
         )
+
+
+async def stored_trigger(tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> StoredTrigger:
+    """Raises: TriggerNotFound."""
+    stored = await store.get(tx, organization_id, trigger_id)
+    if stored is None:
+        raise TriggerNotFound
+    return stored
+
+
+def refuse_strangers(stored: StoredTrigger, managed_by: str | None) -> None:
+    """Raises: ManagedByFollow, unless the trigger is nobody's, or theirs who ask."""
+    if stored.managed_by is not None and stored.managed_by != managed_by:
+        raise ManagedByFollow
 
 
 def _trigger(stored: StoredTrigger) -> Trigger:

@@ -19,7 +19,8 @@ _READ_AS = dict.fromkeys(("agent_id", "feedback_index", "value_raw", "args"), "e
 """What the driver would be slow to decode only for `Event` to do it again."""
 _READ_AS |= dict.fromkeys(("topics", "data"), "NULL::bytea")
 """The log's own bytes mean nothing to triggers."""
-_EVENT = ", ".join(_READ_AS.get(name, 'e."{}"').format(name) for name in COLUMNS)
+EVENT = ", ".join(_READ_AS.get(name, 'e."{}"').format(name) for name in COLUMNS)
+"""The columns of `events` as `e`, as `Event.from_row` takes them."""
 
 
 class Resume(Struct, frozen=True):
@@ -120,7 +121,7 @@ async def _take(tx: Transaction, which: str, limit: int, *arguments: object) -> 
                 SELECT position, event_seq, chain_id, kind, trigger_id, resume, returned FROM event_queue
                 WHERE due_at IS NULL AND {which} ORDER BY chain_id, position LIMIT {limit:d} FOR UPDATE SKIP LOCKED
             )
-            SELECT {_EVENT}, t.position, t.event_seq, t.chain_id, t.kind, t.trigger_id, t.resume::text, t.returned,
+            SELECT {EVENT}, t.position, t.event_seq, t.chain_id, t.kind, t.trigger_id, t.resume::text, t.returned,
                    (SELECT true FROM processed_events p WHERE p.event_seq = t.event_seq),
                    (SELECT version FROM trigger_catalog)
             FROM taken t LEFT JOIN events e ON e.seq = t.event_seq

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+import asyncpg
+
 from agentauri.database import Transaction
 from agentauri.triggers.types import TriggerFilter
 from agentauri.types import OrganizationId, Page, TriggerId
@@ -66,6 +68,9 @@ _PAST_ENDS = """(SELECT coalesce(max(seq), 0) FROM events),
 """Start of a trigger's life: after the newest event, and above the newest block known of each chain. A chain of which
 nothing was read yet has none."""
 
+COUNTED = 10_000
+"""Lists are counted up to this."""
+
 _STATE_TABLES = ("trigger_state", "window_samples", "state_undo", "timers")
 
 
@@ -99,8 +104,48 @@ async def update(tx: Transaction, trigger_id: TriggerId, values: Mapping[str, ob
 async def delete(tx: Transaction, trigger_id: TriggerId) -> None:
     """The trigger and its state; its actions go with it."""
     await tx.run("DELETE FROM triggers WHERE id = $1", trigger_id)
+    await forget_everything(tx, trigger_id)
+
+
+async def ids_of(tx: Transaction, organization_id: OrganizationId) -> list[TriggerId]:
+    rows = await tx.fetch("SELECT id FROM triggers WHERE organization_id = $1 ORDER BY id", organization_id)
+    return [TriggerId(row["id"]) for row in rows]
+
+
+async def count(tx: Transaction, organization_id: OrganizationId) -> int:
+    """Without those that follows manage."""
+    return int(
+        await tx.fetchval(
+            "SELECT count(*) FROM triggers WHERE organization_id = $1 AND managed_by IS NULL", organization_id
+        )
+    )
+
+
+async def forget_everything(tx: Transaction, trigger_id: TriggerId) -> None:
+    """Drop what a trigger remembers. A batch that is writing some of it just now is waited for."""
     for table in _STATE_TABLES:
         await tx.run(f"DELETE FROM {table} WHERE trigger_id = $1", trigger_id)  # noqa: S608
+
+
+async def states(
+    tx: Transaction, trigger_id: TriggerId, scope_key: str | None, page: Page
+) -> tuple[list[asyncpg.Record], int]:
+    """One page of what a trigger remembers, by leaf and scope, and how much there is in all, counted up to a bound."""
+    which = "trigger_id = $1 AND ($2::text IS NULL OR scope_key = $2) AND state <> 'null'::jsonb"
+    total: int = await tx.fetchval(
+        f"SELECT count(*) FROM (SELECT FROM trigger_state WHERE {which} LIMIT {COUNTED + 1}) AS counted",  # noqa: S608
+        trigger_id,
+        scope_key,
+    )
+    rows = await tx.fetch(
+        f"""SELECT leaf_id, scope_key, state::text AS state, updated_at FROM trigger_state WHERE {which}
+            ORDER BY leaf_id, scope_key LIMIT $3 OFFSET $4""",  # noqa: S608
+        trigger_id,
+        scope_key,
+        page.limit,
+        page.offset,
+    )
+    return rows, total
 
 
 async def forget_leaves(tx: Transaction, trigger_id: TriggerId, but: Collection[int]) -> None:

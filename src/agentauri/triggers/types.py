@@ -71,6 +71,16 @@ class TriggerBreaker(Struct, frozen=True):
     config: BreakerConfig
 
 
+class StateEntry(Struct, frozen=True):
+    """What a condition remembers of one scope. `condition_id` is None for the cooldown."""
+
+    condition_id: int | None
+    scope_key: str
+    kind: str
+    state: Any
+    updated_at: datetime
+
+
 class TriggerDraft(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A trigger as somebody wants it. `is_stateful` is computed and `organization_id` resolved by the edge, whatever is
     sent."""

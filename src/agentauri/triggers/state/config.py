@@ -47,7 +47,11 @@ STATE_TYPES = {
     "avg": StateType("avg", "window", options=_WHERE),
     "min": StateType("min", "window", options=_WHERE),
     "max": StateType("max", "window", options=_WHERE),
+    "sequence": StateType("sequence", "within", options=frozenset({"first", "then"})),
+    "absence": StateType("absence", "within", options=frozenset({"after", "expect"})),
 }
+PAIRS = {"sequence": ("first", "then"), "absence": ("after", "expect")}
+"""Kinds that look at two sorts of events: the options that say which begin and which end."""
 
 
 class Config(Struct, frozen=True):

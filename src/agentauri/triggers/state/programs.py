@@ -21,6 +21,7 @@ from agentauri.events import Event
 from agentauri.triggers.conditions import Group, Node, Stateful
 from agentauri.triggers.fields import FIELDS, Getter, Kind, getter
 from agentauri.triggers.matching import Check, Definition, compile_nodes, keeps_state
+from agentauri.triggers.state.config import PAIRS
 
 Judge: TypeAlias = Callable[[Event, Collection[int]], bool]
 Scope: TypeAlias = Callable[[Event], str | None]
@@ -35,11 +36,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Input(NamedTuple):
-    """What an event brings to a leaf; no value where events are only counted."""
+    """What an event brings to a leaf; no value where events are only counted. To a leaf that looks at two sorts of
+    events it is one that `begins`, one that `ends`, or both."""
 
     leaf: Stateful
     scope_key: str
     value: Decimal | None
+    begins: bool = False
+    ends: bool = False
 
 
 class Feeder(Struct, frozen=True):
@@ -47,11 +51,15 @@ class Feeder(Struct, frozen=True):
     feeds: Check
     scope: Scope
     value: Getter | None
+    roles: tuple[Check, Check] | None = None
 
     def input(self, event: Event) -> Input | None:
         """None where the event does not feed the leaf."""
         if not self.feeds(event) or (key := self.scope(event)) is None:
             return None
+        if self.roles is not None:
+            begins, ends = (check(event) for check in self.roles)
+            return Input(self.leaf, key, None, begins, ends) if begins or ends else None
         if self.value is None:
             return Input(self.leaf, key, None)
         value = self.value(event)
@@ -114,7 +122,8 @@ def _fed(nodes: Sequence[Node], needed: tuple[Node, ...]) -> Iterator[tuple[Stat
 
 def _feeder(leaf: Stateful, needed: tuple[Node, ...]) -> Feeder:
     value = getter(leaf.column, folded=False) if leaf.column else None
-    return Feeder(leaf, compile_nodes(needed), _scope(leaf.scope), value)
+    roles = (compile_nodes(leaf.begins), compile_nodes(leaf.ends)) if leaf.kind in PAIRS else None
+    return Feeder(leaf, compile_nodes(needed), _scope(leaf.scope), value, roles)
 
 
 def _judge_all(nodes: Sequence[Node]) -> Judge:

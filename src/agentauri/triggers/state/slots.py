@@ -5,26 +5,30 @@ Each kind has its own document in `trigger_state`; what an event brought to it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
+from agentauri.events import Event
 from agentauri.triggers.conditions import Stateful
+from agentauri.triggers.state.config import PAIRS
 from agentauri.triggers.state.folding import (
     EXTREMES,
+    NOTHING,
     SUMS,
     ZERO,
     Ema,
+    Sample,
     Tally,
     Window,
     ema_holds,
     fold_ema,
     tally_holds,
 )
-from agentauri.triggers.state.programs import plain
+from agentauri.triggers.state.programs import Input, plain
 from agentauri.triggers.state.store import Kept
 from agentauri.types import EventSeq
 
@@ -59,7 +63,7 @@ class Before(Struct, frozen=True, omit_defaults=True):
 
 class WindowDocument(Struct, frozen=True, omit_defaults=True):
     seconds: int
-    count: int
+    count: int | UnsetType = UNSET
     sum: str | None = None
     extreme: str | None = None
     at: int = 0
@@ -84,10 +88,11 @@ class EmaSlot:
         self.seq = None if kept is None else kept.seq
         self._ema = None if kept is None else _decode_ema(kept.state)
 
-    def fold(self, seq: EventSeq, time: int, value: Decimal | None) -> tuple[Entry, Shown]:
+    def fold(self, event: Event, given: Input) -> tuple[Entry, Shown]:
         """Take an event in. What it brought, and how things stand before and after it."""
-        assert value is not None
-        before, number = self._ema, float(value)
+        assert given.value is not None
+        seq, time = event.seq, event.timestamp
+        before, number = self._ema, float(given.value)
         self._ema = now = fold_ema(before, self.leaf.span, number, time)
         self.kept, self.seq = Kept(encode(now).decode(), seq, time), seq
         held = ema_holds(now.ema, self.leaf.operator, self.leaf.operand)
@@ -112,10 +117,10 @@ class WindowSlot:
             return None
         return Kept(window_state(self.leaf.kind, self.leaf.span, self.window.total()), self.seq, self.window.newest)
 
-    def fold(self, seq: EventSeq, time: int, value: Decimal | None) -> tuple[Entry, Shown]:
-        evicted = self.window.evictions
-        before, now = self.window.fold(seq, time, value)
-        self.seq = seq
+    def fold(self, event: Event, given: Input) -> tuple[Entry, Shown]:
+        evicted, time = self.window.evictions, event.timestamp
+        before, now = self.window.fold(event.seq, time, given.value)
+        self.seq = event.seq
         held = tally_holds(now, self.leaf.kind, self.leaf.operator, self.leaf.operand)
         took: Literal["oldest"] | None = "oldest" if self.window.evictions > evicted else None
         entry = Entry(self.leaf.kind, self.leaf.span, time, None, held, took)
@@ -125,6 +130,72 @@ class WindowSlot:
         if self.seq is None or self.window.newest is None:
             return None
         return encode(Before(self.seq, self.window.newest))
+
+
+class SequenceSlot:
+    """The events that began something, as samples; each is consumed by the first event that ends it.
+
+    The value of a sample is its place among those of its second. Of all that an event may end, it ends the oldest.
+    """
+
+    def __init__(self, leaf: Stateful, kept: Kept | None) -> None:
+        self.leaf = leaf
+        self.kept = kept
+        self.seq = None if kept is None else kept.seq
+        self.fresh: list[Sample] = []
+        self.taken: list[Sample] = []
+        self._stored: set[Sample] = set()
+
+    def prepare(self, stored: Iterable[Sample]) -> None:
+        """Take the stored samples that the batch's events may end."""
+        self._stored.update(stored)
+
+    def fold(self, event: Event, given: Input) -> tuple[Entry, Shown]:
+        time, place = event.timestamp, place_of(event)
+        begun: Sample | None = None
+        if given.ends:
+            begun = self._take(event.seq, time, place)
+        if given.begins:
+            self.fresh.append(Sample(time, event.seq, place))
+        self.kept, self.seq = _touched(self.kept, self.leaf, event), event.seq
+        entry = Entry("sequence", self.leaf.span, time, held=begun is not None, took="oldest" if begun else None)
+        return entry, {} if begun is None else {"first_seq": begun.seq, "first_at": begun.time}
+
+    def _take(self, seq: EventSeq, time: int, place: Decimal) -> Sample | None:
+        waiting = [one for one in (*self._stored, *self.fresh) if one.consumed_by is None]
+        fits = (one for one in waiting if time - self.leaf.span <= one.time and (one.time, one.value) < (time, place))
+        begun = min(fits, default=None, key=lambda one: (one.time, one.value, one.seq))
+        if begun is None:
+            return None
+        if begun in self._stored:
+            self._stored.remove(begun)
+            self.taken.append(begun._replace(consumed_by=seq))
+        else:
+            self.fresh[self.fresh.index(begun)] = begun._replace(consumed_by=seq)
+        return begun
+
+    def before(self) -> bytes | None:
+        return None if self.kept is None else encode(Before(self.kept.seq, self.kept.time))
+
+
+class AbsenceSlot:
+    """The events that others wait for, as samples. Who waits is in `timers`, and whether in vain follows from both."""
+
+    def __init__(self, leaf: Stateful, kept: Kept | None) -> None:
+        self.leaf = leaf
+        self.kept = kept
+        self.seq = None if kept is None else kept.seq
+        self.fresh: list[Sample] = []
+
+    def fold(self, event: Event, given: Input) -> tuple[Entry, Shown]:
+        if given.ends:
+            self.fresh.append(Sample(event.timestamp, event.seq))
+        self.kept, self.seq = _touched(self.kept, self.leaf, event), event.seq
+        entry = Entry("absence", self.leaf.span, event.timestamp)
+        return entry, {"since": event.timestamp, "due": event.timestamp + self.leaf.span} if given.begins else {}
+
+    def before(self) -> bytes | None:
+        return None if self.kept is None else encode(Before(self.kept.seq, self.kept.time))
 
 
 class CooldownSlot:
@@ -147,10 +218,20 @@ class CooldownSlot:
         return None if self.kept is None else encode(Before(self.kept.seq, self.kept.time, raw(self.kept.state)))
 
 
+def _touched(kept: Kept | None, leaf: Stateful, event: Event) -> Kept:
+    newest = event.timestamp if kept is None else max(kept.time, event.timestamp)
+    return Kept(window_state(leaf.kind, leaf.span, NOTHING), event.seq, newest)
+
+
+def place_of(event: Event) -> Decimal:
+    """Where an event stands among those of the same second: by its block, then by its log."""
+    return Decimal(event.block_number * 2**32 + event.log_index)
+
+
 def tally_of(state: str) -> Tally:
     document = _decode_window(state)
     return Tally(
-        document.count,
+        0 if document.count is UNSET else document.count,
         ZERO if document.sum is None else Decimal(document.sum),
         None if document.extreme is None else Decimal(document.extreme),
         document.at,
@@ -161,7 +242,7 @@ def window_state(kind: str, span: int, tally: Tally) -> str:
     return encode(
         WindowDocument(
             span,
-            tally.number,
+            UNSET if kind in PAIRS else tally.number,
             plain(tally.total) if kind in SUMS else None,
             None if tally.extreme is None else plain(tally.extreme),
             tally.at if tally.extreme is not None else 0,

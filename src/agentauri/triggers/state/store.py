@@ -62,6 +62,27 @@ class History(NamedTuple):
     undone: bool
 
 
+class Wanted(NamedTuple):
+    """The samples of a key from a time on, that count and come before a place at another: the first `most`."""
+
+    key: Key
+    first: int
+    time: int
+    place: Decimal
+    most: int
+
+
+class Timer(NamedTuple):
+    """A row of `timers`: one event of a key waits until `due_time` for another that must not come."""
+
+    chain_id: ChainId
+    due_time: int
+    event_seq: EventSeq
+    trigger_version: int
+    key: Key
+    context: str | None
+
+
 def _columns(rows: Iterable[Sequence[object]], width: int) -> list[str]:
     columns = [array(column) for column in zip(*rows, strict=True)]
     return columns or ["{}"] * width
@@ -150,6 +171,64 @@ async def oldest(tx: Transaction, wanted: Sequence[tuple[Key, int, int]]) -> dic
     for row in rows:
         found.setdefault((row[0], row[1], row[2]), []).append(Sample(row[3], row[4], row[5]))
     return found
+
+
+async def begun(tx: Transaction, wanted: Sequence[Wanted]) -> list[tuple[Key, Sample]]:
+    """The samples that are wanted, in no order, and some more than once."""
+    rows = await tx.fetch(
+        f"""SELECT k.trigger_id, k.leaf_id, k.scope_key, begun.*
+           FROM {_given(*_KEY, "bigint", "bigint", "numeric", "bigint")}
+               AS k (trigger_id, leaf_id, scope_key, first, time, place, most)
+           CROSS JOIN LATERAL (
+               SELECT event_time, event_seq, value FROM window_samples w
+               WHERE w.trigger_id = k.trigger_id AND w.leaf_id = k.leaf_id AND w.scope_key = k.scope_key
+                 AND event_time BETWEEN k.first AND k.time AND consumed_by IS NULL
+                 AND (event_time < k.time OR value < k.place)
+               ORDER BY event_time, value, event_seq LIMIT k.most) AS begun""",
+        *_columns([(*one.key, *one[1:]) for one in wanted], 7),
+    )
+    return [((row[0], row[1], row[2]), Sample(row[3], row[4], row[5])) for row in rows]
+
+
+async def set_timers(tx: Transaction, timers: Sequence[Timer]) -> None:
+    await tx.run(
+        f"""INSERT INTO timers (chain_id, due_time, event_seq, trigger_version, context, trigger_id, leaf_id, scope_key)
+           SELECT * FROM {_given("bigint", "bigint", "bigint", "int", "jsonb", *_KEY)} ON CONFLICT DO NOTHING""",
+        *_columns([(*one[:4], one.context, *one.key) for one in timers], 8),
+    )
+
+
+async def cancel_timers(tx: Transaction, spans: Sequence[tuple[Key, int, int, int]]) -> None:
+    """Let those timers of a key that are due from one time to another be cancelled by what came while they ran, a span
+    of seconds."""
+    await tx.run(
+        f"""UPDATE timers t SET cancelled_by = came.by FROM (
+               SELECT o.id, (SELECT event_seq FROM window_samples w
+                             WHERE w.trigger_id = o.trigger_id AND w.leaf_id = o.leaf_id AND w.scope_key = o.scope_key
+                               AND event_time > o.due_time - k.span AND event_time <= o.due_time
+                             ORDER BY event_time, event_seq LIMIT 1) AS by
+               FROM {_given(*_KEY, "bigint", "bigint", "bigint")}
+                   AS k (trigger_id, leaf_id, scope_key, span, first, last)
+               JOIN timers o ON o.trigger_id = k.trigger_id AND o.leaf_id = k.leaf_id AND o.scope_key = k.scope_key
+                   AND o.due_time BETWEEN k.first AND k.last AND o.cancelled_by IS NULL) AS came
+           WHERE t.id = came.id AND came.by IS NOT NULL""",
+        *_columns([(*key, *rest) for key, *rest in spans], 6),
+    )
+
+
+async def revive_timers(tx: Transaction, gone: Sequence[tuple[Key, int, EventSeq]]) -> None:
+    """Events that are gone, of keys with their spans, have set no timers, and cancelled none."""
+    rows = _columns([(*key, span, seq) for key, span, seq in gone], 5)
+    given = f"{_given(*_KEY, 'bigint', 'bigint')} AS k (trigger_id, leaf_id, scope_key, span, seq)"
+    same = "t.trigger_id = k.trigger_id AND t.leaf_id = k.leaf_id AND t.scope_key = k.scope_key"
+    await tx.run(f"DELETE FROM timers t USING {given} WHERE {same} AND t.event_seq = k.seq", *rows)
+    revived = await tx.fetch(
+        f"""UPDATE timers t SET cancelled_by = NULL FROM {given} WHERE {same} AND t.cancelled_by = k.seq
+           RETURNING t.trigger_id, t.leaf_id, t.scope_key, k.span, t.due_time""",
+        *rows,
+    )
+    if revived:
+        await cancel_timers(tx, [((row[0], row[1], row[2]), row[3], row[4], row[4]) for row in revived])
 
 
 async def add_samples(tx: Transaction, rows: Sequence[tuple[Key, Sample]]) -> None:

@@ -16,9 +16,10 @@ from msgspec import Struct, field
 from agentauri.database import Transaction
 from agentauri.triggers.state import store
 from agentauri.triggers.state.folding import Ask, Ema, fold_ema
+from agentauri.triggers.state.programs import COOLDOWN_LEAF
 from agentauri.triggers.state.slots import Before, Entry, Fired, encode, raw, window_state
 from agentauri.triggers.state.store import History, Kept, Key
-from agentauri.types import EventSeq
+from agentauri.types import EventSeq, TriggerId
 
 _decode_entry = msgspec.json.Decoder(Entry).decode
 _decode_before = msgspec.json.Decoder(Before).decode
@@ -47,17 +48,23 @@ async def remembered(tx: Transaction, seqs: Collection[EventSeq]) -> set[EventSe
     return {seq for seq, _ in await store.recorded(tx, seqs)}
 
 
-async def undo(tx: Transaction, seqs: Collection[EventSeq]) -> None:
-    """Take back what these events left, wherever that was. Everything is written on return."""
-    touched = sorted({key for _, key in await store.recorded(tx, seqs)})
+async def undo(tx: Transaction, seqs: Collection[EventSeq], fired: TriggerId | None = None) -> None:
+    """Take back what these events left, wherever that was, or only that a trigger `fired` by them. Everything is
+    written on return."""
+    touched = sorted(
+        {key for _, key in await store.recorded(tx, seqs) if fired is None or key[:2] == (fired, COOLDOWN_LEAF)}
+    )
     if not touched:
         return
     await store.lock(tx, touched)
-    found = await store.history(tx, seqs)
+    found = [line for line in await store.history(tx, seqs) if fired is None or line.key in touched]
     refolds = [refold(list(lines)) for _, lines in groupby(found, key=lambda line: line.key)]
     windows = [one for one in refolds if one.is_window]
     await _take_samples_back(tx, windows)
     await _sum_up(tx, windows)
+    absences = [one for one in windows if one.last.kind == "absence"]
+    if timed := [(one.key, one.last.span, line.event_seq) for one in absences for line, _ in one.gone]:
+        await store.revive_timers(tx, timed)
     await store.write(tx, [(one.key, one.kept) for one in refolds if one.kept is not None])
     await store.forget(tx, [one.key for one in refolds if one.kept is None])
     await store.amend(
