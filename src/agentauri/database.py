@@ -31,6 +31,7 @@ from agentauri.outage import Connection as Connection
 from agentauri.outage import DatabaseBusy as DatabaseBusy
 from agentauri.outage import DatabaseUnavailable as DatabaseUnavailable
 from agentauri.outage import Outage, Weather
+from agentauri.outage import is_tls_fault as is_tls_fault
 
 log = get_logger(__name__)
 

@@ -30,6 +30,11 @@ DAYS_AHEAD = 3
 PARTITIONED = {"deliveries": "id", "attempts": "delivery_id"}
 """Table and the column that holds the delivery's id."""
 
+EVENT_TRIGGERS = (
+    "queue_new_event_trigger", "notify_new_event_trigger", "queue_event_change_trigger", "notify_event_change_trigger",
+)  # fmt: skip
+"""What queues a change of `events`, and what tells of it."""
+
 FIRST_DAY, LAST_DAY = date(2015, 1, 1), date(2199, 12, 31)
 """Where an event's `created_at`, and with it a delivery id, may lie."""
 
@@ -59,6 +64,7 @@ async def migrate(config: DatabaseConfig) -> str:
         await connection.run_sync(_upgrade)
     async with Database.open(config) as database, database.transaction() as tx:
         await ensure_partitions(tx)
+        await restore_event_triggers(tx)
     return _head()
 
 
@@ -87,6 +93,18 @@ async def connect(config: DatabaseConfig) -> AsyncIterator[AsyncConnection]:
             yield connection
     finally:
         await engine.dispose()
+
+
+async def restore_event_triggers(tx: Transaction) -> bool:
+    """Make the triggers on `events` and their functions again if one was dropped; one that is disabled stays so."""
+    there = await tx.fetchval(
+        """SELECT (SELECT count(*) FROM pg_trigger WHERE tgrelid = 'events'::regclass AND tgname = ANY($1::text[]))""",
+        EVENT_TRIGGERS,
+    )
+    if there == len(EVENT_TRIGGERS):
+        return False
+    await tx.run((_folder() / "event_triggers.sql").read_text(encoding="utf-8"))
+    return True
 
 
 async def ensure_partitions(tx: Transaction, days: int = DAYS_AHEAD) -> list[str]:

@@ -58,6 +58,12 @@ class DatabaseBusy(DatabaseUnavailable):
     """Another transaction was in the way: a deadlock, or a lock that did not come free in time."""
 
 
+def is_tls_fault(error: BaseException) -> bool:
+    """Whether the server, or we, insist on an encryption or a certificate that the other side does not offer."""
+    reason = str(error)
+    return "SSL" in reason or "certificate" in reason or "pg_hba.conf" in reason
+
+
 class Outage:
     """One probe for everybody who waits for PostgreSQL."""
 
@@ -70,10 +76,9 @@ class Outage:
 
     def noticed(self, error: BaseException) -> None:
         reason = str(error) or type(error).__name__
-        tls = "SSL" in reason or "certificate" in reason or "pg_hba.conf" in reason
         if not self._seldom.due("database"):
             return
-        if tls:
+        if is_tls_fault(error):
             log.error(
                 "database.unavailable",
                 code="DATABASE_TLS_FAILED",

@@ -25,7 +25,8 @@ BEAT_SECONDS, LAG_SECONDS, REVIVE_SECONDS = 10.0, 0.5, 2.0
 
 
 class Pulse:
-    """Worker `pulse`. `states` tells each component's state, which the heartbeat carries for others to see."""
+    """Worker `pulse`. The heartbeat carries, for others to see, each component's state and how often a worker was
+    started again within the last hour."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Pulse:
         version: str,
         roles: tuple[str, ...],
         states: Callable[[], Awaitable[Mapping[str, str]]],
+        restarts: Callable[[], int],
         embedded: Embedded | None,
     ) -> None:
         self._database = database
@@ -42,6 +44,7 @@ class Pulse:
         self._version = version
         self._roles = roles
         self._states = states
+        self._restarts = restarts
         self._embedded = embedded
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -62,7 +65,7 @@ class Pulse:
         """Write this instance's heartbeat and note how much memory it takes; an outage only skips a beat."""
         metrics.RESIDENT_BYTES.set(resident_bytes())
         try:
-            status = msgspec.json.encode(await self._states()).decode()
+            status = msgspec.json.encode({**await self._states(), "restarts": self._restarts()}).decode()
             async with self._database.transaction(durable=False) as tx:
                 await tx.run(
                     "INSERT INTO process_heartbeats (instance, role, version, status, seen_at)"

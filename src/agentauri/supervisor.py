@@ -25,6 +25,7 @@ log = get_logger(__name__)
 
 RESTART_FIRST, RESTART_LAST = 0.5, 30.0
 CRASHES_ALLOWED, CRASH_WINDOW = 5, 60.0
+RESTARTS_REMEMBERED = 1000
 CANCELLATIONS, CANCELLATION_SECONDS = 8, 0.25
 
 
@@ -83,6 +84,7 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, asyncio.Event] = {}
         self._crashed: set[str] = set()
+        self._restarts: deque[float] = deque(maxlen=RESTARTS_REMEMBERED)
         self.finished = asyncio.Event()
         self.failed: str | None = None
 
@@ -95,6 +97,12 @@ class Supervisor:
     def crashed(self) -> frozenset[str]:
         """Names of the workers that are down just now, between a crash and its restart."""
         return frozenset(self._crashed)
+
+    @property
+    def restarts(self) -> int:
+        """How many times a worker was started again within the last hour."""
+        hour_ago = time.monotonic() - 3600
+        return sum(at >= hour_ago for at in self._restarts)
 
     def start(self) -> None:
         for worker in self._workers:
@@ -159,5 +167,6 @@ class Supervisor:
             await wait_until(stopping, delay)
             self._crashed.discard(worker.name)
             delay = min(delay * 2, RESTART_LAST)
+            self._restarts.append(time.monotonic())
             metrics.WORKER_RESTARTS.labels(worker.name).inc()
             log.warning("worker.restarted", worker=worker.name, crashes=len(crashes))
