@@ -14,6 +14,7 @@ from asyncpg import Record
 from agentauri.accounts import (
     ApiKeyPrincipal,
     ApiKeyService,
+    AuditTrail,
     InvalidApiKey,
     KeyDraft,
     KeyNotFound,
@@ -31,14 +32,9 @@ Authenticate = Callable[[str], Awaitable[ApiKeyPrincipal]]
 
 
 @pytest.fixture
-def keys(pepper: Secret) -> ApiKeyService:
-    return ApiKeyService(pepper)
-
-
-@pytest.fixture
-async def organization(database: Database, keys: ApiKeyService) -> Organization:
+async def organization(database: Database, organizations: OrganizationService) -> Organization:
     async with database.transaction() as tx:
-        return await OrganizationService(keys).find_or_create(tx, "Acme")
+        return await organizations.find_or_create(tx, "Acme")
 
 
 @pytest.fixture
@@ -150,7 +146,8 @@ async def test_another_pepper_recognises_nothing(database: Database, make_key: M
     made = await make_key()
     async with database.transaction() as tx:
         with pytest.raises(InvalidApiKey):
-            await ApiKeyService(Secret("another pepper of sufficient length")).authenticate(tx, made.secret.reveal())
+            others = ApiKeyService(Secret("another pepper of sufficient length"), AuditTrail())
+            await others.authenticate(tx, made.secret.reveal())
 
 
 async def test_an_accepted_key_is_remembered_and_a_refused_one_is_not(

@@ -1,4 +1,4 @@
-"""Organizations that the command line and the first start make."""
+"""Organizations: those that users make, and those that the command line and the first start make."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ import pytest
 
 from agentauri.accounts import (
     ADMIN_ALL,
+    SYSTEM,
     ApiKeyService,
+    AuditFilter,
+    AuditTrail,
+    InvalidApiKey,
+    KeyDraft,
     OrganizationAmbiguous,
+    OrganizationDraft,
     OrganizationNotFound,
+    OrganizationPatch,
     OrganizationService,
+    Standings,
+    UserPrincipal,
+    organization_store,
 )
-from agentauri.database import Database
-from agentauri.errors import Invalid
-from agentauri.types import Secret
+from agentauri.accounts.errors import PersonalOrganization, SlugExists
+from agentauri.database import Database, Transaction
+from agentauri.errors import Invalid, QuotaExceeded
+from agentauri.types import OrganizationId, Page, Secret
 
-
-@pytest.fixture
-def keys(pepper: Secret) -> ApiKeyService:
-    return ApiKeyService(pepper)
-
-
-@pytest.fixture
-def organizations(keys: ApiKeyService) -> OrganizationService:
-    return OrganizationService(keys)
+from .conftest import draft, make_user, told
 
 
 async def test_the_first_start_makes_an_operator_her_organization_and_a_key_that_may_everything(
@@ -84,6 +87,17 @@ async def test_organizations_made_by_name_share_one_operator(
         assert await tx.fetchval("SELECT count(*) FROM users") == 1
 
 
+async def test_an_operator_without_a_personal_organization_is_at_home_in_the_oldest_that_she_owns(
+    database: Database, organizations: OrganizationService, standings: Standings
+) -> None:
+    async with database.transaction() as tx:
+        acme = await organizations.find_or_create(tx, "acme")
+    async with database.transaction() as tx:
+        await organizations.find_or_create(tx, "later")
+        operator = UserPrincipal(user_id=acme.owner_id, username="operator", session_id="s")
+        assert (await standings.find(tx, operator, None)).organization_id == acme.id
+
+
 async def test_an_unknown_organization_is_not_found(database: Database, organizations: OrganizationService) -> None:
     async with database.transaction() as tx:
         with pytest.raises(OrganizationNotFound):
@@ -105,3 +119,162 @@ async def test_a_name_needs_a_letter_or_a_digit(database: Database, organization
     async with database.transaction() as tx:
         with pytest.raises(Invalid):
             await organizations.find_or_create(tx, "§ !")
+
+
+async def test_who_makes_an_organization_owns_it_on_the_plan_free(
+    tx: Transaction, organizations: OrganizationService, standings: Standings, audit: AuditTrail
+) -> None:
+    alice = await make_user(tx, "alice")
+
+    made = await organizations.create(tx, SYSTEM, alice.user_id, OrganizationDraft(name=" Acme ", slug="acme"))
+
+    standing = await standings.find(tx, alice, made.id)
+    assert (made.name, made.plan, made.is_personal, standing.role) == ("Acme", "free", False, "owner")
+    assert [one.my_role for one in (await organizations.of_user(tx, alice.user_id, Page())).data] == ["owner"]
+    assert await told(tx, audit, made.id) == ["organization.created"]
+
+
+async def test_a_slug_is_one_organization_of_its_owner(tx: Transaction, organizations: OrganizationService) -> None:
+    alice, bob = await make_user(tx, "alice"), await make_user(tx, "bob")
+    await organizations.create(tx, SYSTEM, alice.user_id, draft())
+    other = await organizations.create(tx, SYSTEM, alice.user_id, draft("other"))
+
+    await organizations.create(tx, SYSTEM, bob.user_id, draft())
+    with pytest.raises(SlugExists):
+        await organizations.create(tx, SYSTEM, alice.user_id, draft())
+    with pytest.raises(SlugExists):
+        await organizations.update(tx, SYSTEM, other.id, OrganizationPatch(slug="acme"))
+
+
+async def test_one_owns_twenty_at_most(tx: Transaction, organizations: OrganizationService) -> None:
+    alice, bob = await make_user(tx, "alice"), await make_user(tx, "bob")
+    for number in range(20):
+        await organizations.create(tx, SYSTEM, alice.user_id, draft(f"o{number}"))
+    with pytest.raises(QuotaExceeded):
+        await organizations.create(tx, SYSTEM, alice.user_id, draft())
+
+    theirs = await organizations.create(tx, SYSTEM, bob.user_id, draft())
+    await organization_store.add_member(tx, theirs.id, alice.user_id, "member", None)
+    with pytest.raises(QuotaExceeded):
+        await organizations.transfer(tx, SYSTEM, theirs.id, alice.user_id)
+
+
+async def test_of_many_who_make_the_twentieth_at_once_one_does(
+    database: Database, organizations: OrganizationService
+) -> None:
+    async with database.transaction() as tx:
+        alice = await make_user(tx, "alice")
+        for number in range(19):
+            await organizations.create(tx, SYSTEM, alice.user_id, draft(f"o{number}"))
+
+    async def make(number: int) -> None:
+        async with database.transaction() as tx:
+            await organizations.create(tx, SYSTEM, alice.user_id, draft(f"more{number}"))
+
+    results = await asyncio.gather(*(make(number) for number in range(5)), return_exceptions=True)
+
+    assert sum(result is None for result in results) == 1
+    assert sum(isinstance(result, QuotaExceeded) for result in results) == 4
+
+
+async def test_an_update_tells_what_was_and_what_is_and_nothing_where_nothing_changes(
+    tx: Transaction, organizations: OrganizationService, audit: AuditTrail
+) -> None:
+    alice = await make_user(tx, "alice")
+    made = await organizations.create(tx, SYSTEM, alice.user_id, draft())
+
+    same = await organizations.update(tx, SYSTEM, made.id, OrganizationPatch(name="Acme", description=None))
+    after = await organizations.update(tx, SYSTEM, made.id, OrganizationPatch(description="rockets"))
+
+    assert same == made
+    assert after.description == "rockets"
+    entries = (await audit.of_organization(tx, made.id, AuditFilter(event="organization.updated"), Page())).data
+    assert [entry.details for entry in entries] == [{"description": {"old": None, "new": "rockets"}}]
+
+
+async def test_an_organization_ends_with_its_keys_and_what_it_has_elsewhere(
+    database: Database, organizations: OrganizationService, keys: ApiKeyService, ended: list[OrganizationId]
+) -> None:
+    async with database.transaction() as tx:
+        alice = await make_user(tx, "alice")
+        made = await organizations.create(tx, SYSTEM, alice.user_id, draft())
+        key = await keys.create(tx, made.id, KeyDraft(name="k", created_by=alice.user_id))
+    async with database.transaction() as tx:
+        await keys.authenticate(tx, key.secret.reveal())
+    assert keys.remembered(key.secret.reveal()) is not None
+
+    async with database.transaction() as tx:
+        await organizations.delete(tx, SYSTEM, made.id)
+
+    assert ended == [made.id]
+    assert keys.remembered(key.secret.reveal()) is None
+    async with database.transaction() as tx:
+        with pytest.raises(InvalidApiKey):
+            await keys.authenticate(tx, key.secret.reveal())
+
+
+async def test_a_personal_organization_is_neither_deleted_nor_handed_over(
+    tx: Transaction, organizations: OrganizationService
+) -> None:
+    await organizations.first_start(tx)
+    personal = await organizations.find(tx, "operator")
+    bob = await make_user(tx, "bob")
+    await organization_store.add_member(tx, personal.id, bob.user_id, "member", None)
+
+    with pytest.raises(PersonalOrganization):
+        await organizations.delete(tx, SYSTEM, personal.id)
+    with pytest.raises(PersonalOrganization):
+        await organizations.transfer(tx, SYSTEM, personal.id, bob.user_id)
+
+
+async def test_who_hands_over_becomes_an_admin(
+    tx: Transaction, organizations: OrganizationService, standings: Standings
+) -> None:
+    alice, bob = await make_user(tx, "alice"), await make_user(tx, "bob")
+    made = await organizations.create(tx, SYSTEM, alice.user_id, draft())
+    await organization_store.add_member(tx, made.id, bob.user_id, "viewer", None)
+
+    after = await organizations.transfer(tx, SYSTEM, made.id, bob.user_id)
+
+    assert after.owner_id == bob.user_id
+    assert (await standings.find(tx, alice, made.id)).role == "admin"
+    assert (await standings.find(tx, bob, made.id)).role == "owner"
+
+
+@pytest.mark.parametrize("to", ["herself", "a stranger", "somebody disabled"])
+async def test_only_another_active_member_can_be_handed_an_organization(
+    tx: Transaction, organizations: OrganizationService, to: str
+) -> None:
+    alice, bob = await make_user(tx, "alice"), await make_user(tx, "bob")
+    made = await organizations.create(tx, SYSTEM, alice.user_id, draft())
+    if to == "somebody disabled":
+        await organization_store.add_member(tx, made.id, bob.user_id, "admin", None)
+        await tx.run("UPDATE users SET is_active = false WHERE id = $1", bob.user_id)
+
+    with pytest.raises(Invalid):
+        await organizations.transfer(tx, SYSTEM, made.id, alice.user_id if to == "herself" else bob.user_id)
+
+
+async def test_another_plan_holds_at_once_where_it_was_set(
+    database: Database, organizations: OrganizationService, standings: Standings
+) -> None:
+    async with database.transaction() as tx:
+        alice = await make_user(tx, "alice")
+        made = await organizations.create(tx, SYSTEM, alice.user_id, draft())
+        assert (await standings.find(tx, alice, made.id)).plan == "free"
+
+    async with database.transaction() as tx:
+        await organizations.set_plan(tx, SYSTEM, made, "pro")
+
+    assert standings.remembered(alice, made.id) is None
+
+
+async def test_an_organization_is_called_by_its_slug_or_by_its_id_where_others_have_the_same(
+    tx: Transaction, organizations: OrganizationService
+) -> None:
+    alice, bob = await make_user(tx, "alice"), await make_user(tx, "bob")
+    made = await organizations.create(tx, SYSTEM, alice.user_id, draft())
+    assert await organizations.reference(tx, made) == "acme"
+
+    await organizations.create(tx, SYSTEM, bob.user_id, draft())
+    assert await organizations.reference(tx, made) == made.id

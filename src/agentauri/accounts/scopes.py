@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from agentauri.accounts.types import KeyType, Permission
+from agentauri.accounts.types import KeyType, Permission, Role
 from agentauri.errors import FieldError, Invalid
 
 ADMIN_ALL = "admin:all"
@@ -37,6 +37,14 @@ EXPANSION: Mapping[Permission, frozenset[str]] = {
         }
     ),
 }
+
+ROLES: Mapping[Role, frozenset[str]] = {
+    "viewer": EXPANSION["read"],
+    "member": EXPANSION["read"] | EXPANSION["write"] | EXPANSION["delete"],
+    "admin": EXPANSION["read"] | EXPANSION["write"] | EXPANSION["delete"] | EXPANSION["admin"],
+    "owner": frozenset({ADMIN_ALL}).union(*EXPANSION.values()),
+}
+"""What a member of each role may do: the one table from which guards, documentation and tests come."""
 
 SCOPES: frozenset[str] = frozenset({ADMIN_ALL}).union(*EXPANSION.values())
 
