@@ -11,12 +11,13 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import pytest
 
-from agentauri.accounts import KeyDraft
+from agentauri.accounts import SYSTEM, KeyDraft
 from agentauri.app import Application, Stores, assemble
 from agentauri.config import Config, DatabaseConfig, RedisConfig, ServerConfig
+from agentauri.doctor import Report, examine
 from agentauri.http import ComponentState, HttpServer, Services, create_app
 from agentauri.http.exchange import Layer
-from agentauri.types import Secret
+from agentauri.types import Plan, Secret
 
 Serve = Callable[[Layer], Awaitable[str]]
 
@@ -31,13 +32,15 @@ class Answer(NamedTuple):
 
 
 class Api:
-    """One application, asked in process. `states` and `draining` are what it is told of its process."""
+    """One application, asked in process. `states` and `draining` are what it is told of its process; bodies of
+    a `silent` caller never come."""
 
     def __init__(self, house: Application) -> None:
         self.house = house
         self.states: dict[str, ComponentState] = {"database": "ok", "migrations": "ok", "redis": "ok"}
         self.draining = False
         self.peer = "127.0.0.1"
+        self.silent = False
         self.app = self.make_app()
 
     def make_app(
@@ -50,12 +53,28 @@ class Api:
                 environment=environment,
                 version="0.0.0",
                 database=house.database,
+                redis=house.redis,
                 keys=house.api_keys,
+                users=house.users,
+                sessions=house.sessions,
+                tokens=house.tokens,
+                standings=house.standings,
+                audit=house.audit,
+                organizations=house.organizations,
+                members=house.members,
+                credits=house.credits,
                 chains=house.chains,
                 events=house.events,
+                agents=house.agent_reader,
                 triggers=house.triggers,
+                parts=house.parts,
+                follows=house.follows,
+                explainer=house.explainer,
+                backtester=house.backtester,
+                actions=house.actions,
                 deliveries=house.deliveries,
                 components=self._components,
+                examine=self._examine,
                 stopping=lambda: self.draining,
             ),
             probes_only=probes_only,
@@ -63,6 +82,12 @@ class Api:
 
     async def _components(self) -> Mapping[str, ComponentState]:
         return self.states
+
+    async def _examine(self) -> Report:
+        settings = self.house.config
+        assert settings.database is not None
+        assert settings.redis is not None
+        return await examine(self.house.patient(Stores(settings.database, settings.redis, None)))
 
     async def ask(
         self,
@@ -106,6 +131,8 @@ class Api:
         received = b""
 
         async def receive() -> Any:
+            if self.silent:
+                await asyncio.Event().wait()
             return incoming.pop() if incoming else {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
@@ -139,11 +166,12 @@ def api(house: Application) -> Api:
 
 @pytest.fixture
 def make_key(house: Application) -> Callable[..., Awaitable[str]]:
-    """A key of an organization, `acme` unless named, with all permissions but admin unless given."""
+    """A key of an organization, `acme` on the largest plan unless named, with all permissions but admin."""
 
-    async def make(organization: str = "acme", **changes: Any) -> str:
+    async def make(organization: str = "acme", plan: Plan = "enterprise", **changes: Any) -> str:
         async with house.database.transaction() as tx:
             owner = await house.organizations.find_or_create(tx, organization)
+            await house.organizations.set_plan(tx, SYSTEM, owner, plan)
             values: dict[str, Any] = {"name": "k", "created_by": owner.owner_id}
             values |= {"permissions": ("read", "write", "delete"), **changes}
             return (await house.api_keys.create(tx, owner.id, KeyDraft(**values))).secret.reveal()

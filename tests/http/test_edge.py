@@ -13,15 +13,23 @@ import asyncpg
 import pytest
 from litestar.types import HTTPScope, Receive, Send
 from prometheus_client import generate_latest
+from redis.asyncio import Redis
 
 from agentauri import metrics
 from agentauri.config import ServerConfig
 from agentauri.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, RateLimited, Unavailable
-from agentauri.http.edge import MAX_BODY, make_request_id, surround
+from agentauri.http import edge
+from agentauri.http.edge import MAX_BODY, make_request_id
 from agentauri.http.exchange import Layer
+from agentauri.http.metering import Meter
+from agentauri.http.rate_limit import RateLimiter
 
 Serve = Callable[[Layer], Awaitable[str]]
 SendRaw = Callable[[str, bytes], Awaitable[bytes]]
+
+
+def surround(app: Layer, config: ServerConfig, **seconds: float) -> Layer:
+    return edge.surround(app, config, Meter(RateLimiter(Redis(), "off"), config), **seconds)
 
 
 def raising(error: Exception) -> Layer:

@@ -149,3 +149,49 @@ async def test_no_body_of_any_shape_is_a_bug(api: Api, key: str) -> None:
 async def test_a_host_that_is_none_is_malformed(api: Api) -> None:
     answer = await api.ask("GET", "/api/v1/events", headers={"host": "a b<script>"})
     assert (answer.status, answer.json()["error"]) == (400, "malformed_request")
+
+
+async def test_addresses_that_play_tricks_lead_nowhere(api: Api, key: str) -> None:
+    for path in (
+        "/api/v1/../../etc/passwd",
+        "/api/v1/%2e%2e/%2e%2e/metrics",
+        "/api/v1//triggers/..",
+        "/api/v1/triggers;x=1",
+        "/api/v1/triggers/%00",
+        "/api/v1/triggers/\x00",
+        "/api/v1/events/\x00",
+        "/api/v1/agents/8453/\x00",
+        "/api/v1/agents/8453/" + "9" * 400,
+        "/api/v1/chains/１",
+        "/problems/\x00",
+        "/api-docs/..%2f..%2fapp.py",
+        "/.well-known/../metrics",
+    ):
+        answer = await api.ask("GET", path, key=key)
+        assert (answer.status, answer.json()["error"]) == (404, "not_found"), path
+
+
+async def test_parameters_out_of_bounds_are_refused_and_wildcards_are_text(api: Api, key: str) -> None:
+    for query in (
+        "limit=-1", "limit=101", "limit=1e3", "limit=", "offset=-1", "offset=100001", "limit=1&limit=2", "page=0",
+        "cursor=AAAA", "cursor=%00", "order=up", "limit=" + "9" * 400, "agent_id=-1", "from_time=never",
+    ):  # fmt: skip
+        assert (await api.ask("GET", f"/api/v1/events?{query}", key=key)).status == 422, query
+    await api.ask("POST", "/api/v1/triggers", key=key, json={"name": "plain"})
+    for search in ("%25", "_", "%25%25", "\\"):
+        found = await api.ask("GET", f"/api/v1/triggers?search={search}", key=key)
+        assert (found.status, found.json()["data"]) == (200, []), search
+
+
+async def test_a_flood_of_headers_is_refused(api: Api, key: str) -> None:
+    flood = {f"X-Header-{number}": "x" * 20 for number in range(500)}
+    assert (await api.ask("GET", "/api/v1/triggers", key=key, headers=flood)).status == 431
+    for name in ("X-Organization-ID", "X-Request-ID", "Origin", "Traceparent", "X-Monitoring-Token", "X-Forwarded-For"):
+        answer = await api.ask("GET", "/api/v1/triggers", key=key, headers={name: "\x00\xff" * 50})
+        assert answer.status == (404 if name == "X-Organization-ID" else 200), name
+
+
+async def test_methods_that_are_none_are_not_taken(api: Api, key: str) -> None:
+    for method in ("TRACE", "CONNECT", "PROPFIND", "get", "X" * 100):
+        answer = await api.ask(method, "/api/v1/triggers", key=key, headers={"X-HTTP-Method-Override": "DELETE"})
+        assert (answer.status, answer.json()["error"]) == (405, "method_not_allowed"), method

@@ -140,6 +140,21 @@ async def test_an_answer_of_not_ready_is_not_kept_as_long_as_one_of_ready(
     assert (await api.ask("GET", "/health/ready")).status == 200
 
 
+@pytest.mark.parametrize("path", ["/health/doctor", "/api/v1/health/doctor"])
+async def test_the_doctor_tells_those_who_may_read_metrics_and_nobody_else(api: Api, path: str) -> None:
+    answer = await api.ask("GET", path)
+
+    checks = {one["check"]: one for one in answer.json()["checks"]}
+    assert (answer.status, answer.json()["result"]) == (200, "fail")  # nobody works here
+    assert checks["database"]["result"] == "ok"
+    assert checks["workers:dispatcher"]["fix"]
+    api.app = api.make_app(replace(api.house.config.server, metrics_token=Secret("the-token")))
+    assert (await api.ask("GET", path)).status == 401
+    api.app = api.make_app(environment="production")
+    api.peer = "8.8.8.8"
+    assert (await api.ask("GET", path)).status == 404
+
+
 async def test_metrics_want_their_token_where_one_is_set(api: Api) -> None:
     api.app = api.make_app(replace(api.house.config.server, metrics_token=Secret("the-token")))
     for authorization, status in {"Bearer the-token": 200, "Bearer the-tokex": 401, "the-token": 401}.items():

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from agentauri.database import Database
+
 from .conftest import Answer, Api
 
 MakeKey = Callable[..., Awaitable[str]]
@@ -249,3 +251,36 @@ async def test_a_template_with_an_unknown_name_is_refused_where_it_stands(api: A
 async def test_the_environment_cannot_be_changed(api: Api, key: str, made: dict[str, Any]) -> None:
     answer = await api.ask("PATCH", f"/api/v1/triggers/{made['id']}", key=key, json={"environment": "test"})
     assert fields(answer) == {"environment"}
+
+
+async def test_what_a_trigger_remembers_is_shown_and_can_be_cleared(
+    api: Api, key: str, make_key: MakeKey, database: Database
+) -> None:
+    leaf = {"condition_type": "ema_threshold", "operator": ">", "value": 3, "config": {"window_size": 10}}
+    trigger = {"name": "average", "conditions": [{"any": [leaf]}], "cooldown_seconds": 60, "actions": [WEBHOOK]}
+    made = (await api.ask("POST", "/api/v1/triggers", key=key, json=trigger)).json()
+    address = f"/api/v1/triggers/{made['id']}/state"
+    number = made["conditions"][0]["any"][0]["id"]
+    async with database.transaction() as tx:
+        await tx.run(
+            """INSERT INTO trigger_state (trigger_id, leaf_id, scope_key, state)
+               VALUES ($1, $2, 'a', '{"count": 4}'), ($1, $2, 'b', '{"count": 5}'), ($1, 0, '', '{"time": 1}')""",
+            made["id"],
+            number,
+        )
+
+    shown = (await api.ask("GET", address, key=key)).json()
+    assert [(one["condition_id"], one["scope_key"], one["kind"], one["state"]) for one in shown["data"]] == [
+        (None, "", "cooldown", {"time": 1}),
+        (number, "a", "ema_threshold", {"count": 4}),
+        (number, "b", "ema_threshold", {"count": 5}),
+    ]
+    only = (await api.ask("GET", f"{address}?scope_key=b", key=key)).json()
+    assert [one["scope_key"] for one in only["data"]] == ["b"]
+    second = (await api.ask("GET", f"{address}?limit=1&offset=1", key=key)).json()
+    assert ([one["scope_key"] for one in second["data"]], second["pagination"]["total"]) == (["a"], 3)
+
+    reader = await make_key(permissions=("read",))
+    assert (await api.ask("DELETE", address, key=reader)).status == 403
+    assert (await api.ask("DELETE", address, key=key)).status == 204
+    assert (await api.ask("GET", address, key=key)).json()["data"] == []

@@ -1,12 +1,13 @@
 """The application: routes inside, and around them the layers that every request passes, in this order.
 
-RequestIds       a name for the request, bound to every log line
+Exchanges        where the request comes from, and a name for it, bound to every log line
 SecurityHeaders  fixed on whatever is sent
+Cors             which pages of other origins may read it
+RateHeaders      where its caller's budget stands
 AccessLog        one line and three metrics
 Problems         whatever fails below becomes an answer
 Limits           sizes and times
-Entrance         OPTIONS and HEAD; who asks, for which organization, may they
-                 (a rate limit belongs there, between the organization and the right)
+Entrance         OPTIONS and HEAD; who asks, for which organization, does her budget cover it, may she
 Litestar         finds the handler, reads its input; the handler opens the one transaction
 """
 
@@ -26,13 +27,33 @@ from litestar.plugins import PluginProtocol
 from litestar.types import ControllerRouterHandler
 
 from agentauri.http import reading
-from agentauri.http.auth import Authenticator
 from agentauri.http.call import Call
 from agentauri.http.edge import surround
 from agentauri.http.entrance import Entrance, RouteTable
 from agentauri.http.exchange import Layer
+from agentauri.http.metering import Meter
 from agentauri.http.openapi import configuration, describe
-from agentauri.http.routes import chains, deliveries, events, service, triggers
+from agentauri.http.rate_limit import RateLimiter
+from agentauri.http.routes import (
+    actions,
+    agents,
+    api_keys,
+    auth,
+    billing,
+    chains,
+    conditions,
+    deliveries,
+    discovery,
+    events,
+    follows,
+    indexer,
+    organizations,
+    service,
+    testing,
+    triggers,
+    webhooks,
+)
+from agentauri.http.routes import docs as documentation
 from agentauri.http.services import Desk, Services
 from agentauri.http.shared import Shared
 from agentauri.types import Secret
@@ -41,21 +62,21 @@ from agentauri.types import Secret
 def create_app(services: Services, *, probes_only: bool = False) -> Layer:
     """The whole application, ready to be served; or only what watches a process: metrics, liveness, readiness."""
     document = Shared(float("inf"), lambda: asyncio.to_thread(openapi_document))
-    state = State({"desk": Desk(services, document.get)})
-    litestar = create_litestar(state, routes=service.probes if probes_only else None)
-    authenticator = Authenticator(services.database, services.keys)
-    return surround(Entrance(litestar, RouteTable(litestar), authenticator), services.server)
+    desk = Desk(services, document.get)
+    state = State({"desk": desk})
+    routes = service.probes if probes_only else all_routes(docs=services.server.api_docs)
+    litestar = create_litestar(state, routes=routes)
+    meter = Meter(RateLimiter(services.redis, services.server.rate_limit_mode), services.server)
+    entrance = Entrance(litestar, RouteTable(litestar), desk.authenticator, meter)
+    return surround(entrance, services.server, meter)
 
 
 def create_litestar(
     state: State, openapi: OpenAPIConfig | None = None, routes: Sequence[ControllerRouterHandler] | None = None
 ) -> Litestar:
     """The routes alone, all of them if none are given. Errors leave as they are: `Problems` answers for them."""
-    if routes is None:
-        api = Router("/api/v1", route_handlers=[*chains.routes, *events.routes, *triggers.routes, *deliveries.routes])
-        routes = [*service.routes, api]
     return _Litestar(
-        routes,
+        all_routes() if routes is None else routes,
         state=state,
         request_class=Call,
         dependencies={"filters": Provide(_read_filters, sync_to_thread=False)},
@@ -64,6 +85,16 @@ def create_litestar(
         openapi_config=openapi,
         logging_config=None,
     )
+
+
+def all_routes(*, docs: bool = True) -> list[ControllerRouterHandler]:
+    """Every route there is, the page that documents them only if it is wanted."""
+    parts = (
+        auth, organizations, api_keys, billing, chains, indexer, events, agents, testing, triggers, conditions, actions,
+        webhooks, follows, deliveries,
+    )  # fmt: skip
+    api = Router("/api/v1", route_handlers=[route for part in parts for route in part.routes])
+    return [*service.routes, *discovery.routes, *(documentation.routes if docs else ()), api]
 
 
 class _Litestar(Litestar):

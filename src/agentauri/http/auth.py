@@ -1,10 +1,13 @@
-"""Who asks, and whether they may.
+"""Who asks, for which organization, and whether they may.
 
-A credential is looked for in `X-API-Key`, then in `Authorization`. One that is refused never becomes anonymous.
+A credential is looked for in `X-API-Key`, then in `Authorization`. One that is refused never becomes anonymous. What a
+caller may do is her standing in the one organization that the request is about.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from litestar.types import HTTPScope
@@ -12,123 +15,188 @@ from msgspec import UNSET, UnsetType
 
 from agentauri import metrics
 from agentauri.accounts import (
+    AccessTokens,
     Anonymous,
     ApiKeyPrincipal,
     ApiKeyService,
     AuthFailure,
-    InvalidApiKey,
-    OrganizationNotFound,
+    InvalidToken,
     Principal,
+    Sessions,
+    Standing,
+    Standings,
+    UserPrincipal,
 )
-from agentauri.database import Database
+from agentauri.database import Database, Transaction
 from agentauri.errors import Unauthenticated
-from agentauri.http.errors import InvalidToken, MissingScope, OrganizationConflict
+from agentauri.http.errors import MissingScope, OrganizationConflict, UsersOnly
 from agentauri.http.exchange import Exchange, header
+from agentauri.types import OrganizationId
+
+T = TypeVar("T")
 
 OPEN = "open"
 """Credentials are not looked at."""
+OPTIONAL = "optional"
+"""A user's token is used when a valid one comes; whatever else comes counts for nothing."""
+CREDENTIALS = "cred"
+"""Open, and counted against the budget of those who try credentials."""
 ANY = "any"
 """Anonymous callers are served; a credential that is presented must be valid."""
+KNOWN = "known"
+"""A user or a key, whatever it may."""
+USER = "user"
+"""A user who is logged in; a key is never one."""
+WITHOUT_SCOPE = frozenset({OPEN, OPTIONAL, CREDENTIALS, ANY, KNOWN, USER})
+"""The access words; every other one is a scope."""
 
 
 class Authenticator:
-    def __init__(self, database: Database, keys: ApiKeyService) -> None:
+    def __init__(
+        self, database: Database, keys: ApiKeyService, tokens: AccessTokens, sessions: Sessions, standings: Standings
+    ) -> None:
         self._database = database
         self._keys = keys
+        self._tokens = tokens
+        self._sessions = sessions
+        self._standings = standings
 
     async def authenticate(self, scope: HTTPScope, exchange: Exchange) -> Principal:
         """
         Raises:
             Unauthenticated: a credential was presented, and it is not accepted.
         """
-        presented = _api_key(scope)
-        if presented is None:
+        kind, presented = _credential(scope)
+        match kind:
+            case None:
+                return Anonymous()
+            case "api_key":
+                return await _counted("api_key", self._by_key(presented, exchange))
+            case _:
+                return await _counted("jwt", self._by_token(presented))
+
+    async def user(self, scope: HTTPScope) -> Principal:
+        """The user whose valid token came, else nobody in particular."""
+        kind, presented = _credential(scope)
+        try:
+            return await self._by_token(presented) if kind == "jwt" else Anonymous()
+        except InvalidToken:
             return Anonymous()
+
+    async def standing(
+        self, principal: UserPrincipal | ApiKeyPrincipal, named: OrganizationId | None, tx: Transaction | None = None
+    ) -> Standing:
+        """
+        Raises:
+            OrganizationNotFound: the principal has no business with the organization that the request names.
+        """
+        found = self._standings.remembered(principal, named)
+        if found is not None:
+            return found
+        if tx is not None:
+            return await self._standings.find(tx, principal, named)
+        async with self._database.transaction(durable=False) as own:
+            return await self._standings.find(own, principal, named)
+
+    async def record_refusal(self, scope: HTTPScope, exchange: Exchange) -> None:
+        """Keep that the key of this request was refused. Not for those whom the limiter turned away: their rows would
+        be as many as they like."""
+        failure = AuthFailure(
+            kind="api_key",
+            presented=_credential(scope)[1],
+            address=exchange.client,
+            user_agent=header(scope, b"user-agent") or "",
+            route=exchange.route,
+        )
+        async with self._database.transaction(durable=False) as tx:
+            await self._keys.record_failure(tx, failure)
+
+    def limited(self, principal: Principal) -> None:
+        """Count a request that was one too many for its key."""
+        if isinstance(principal, ApiKeyPrincipal):
+            self._keys.usage.limited(principal.key_id)
+
+    async def _by_key(self, presented: str, exchange: Exchange) -> ApiKeyPrincipal:
         principal = self._keys.remembered(presented)
         if principal is None:
-            principal = await self._look_up(presented, scope, exchange)
-        metrics.AUTH_ATTEMPTS.labels("api_key", "accepted").inc()
+            async with self._database.transaction(durable=False) as tx:
+                principal = await self._keys.authenticate(tx, presented)
+        self._keys.usage.used(principal.key_id, exchange.client)
         return principal
 
-    async def _look_up(self, presented: str, scope: HTTPScope, exchange: Exchange) -> ApiKeyPrincipal:
-        try:
-            async with self._database.transaction(durable=False) as tx:
-                return await self._keys.authenticate(tx, presented)
-        except InvalidApiKey:
-            metrics.AUTH_ATTEMPTS.labels("api_key", "refused").inc()
-            failure = AuthFailure(
-                kind="api_key",
-                presented=presented,
-                address=exchange.client,
-                user_agent=header(scope, b"user-agent") or "",
-                route=exchange.route,
-            )
-            async with self._database.transaction(durable=False) as tx:
-                await self._keys.record_failure(tx, failure)
-            raise
+    async def _by_token(self, presented: str) -> UserPrincipal:
+        claims = self._tokens.read(presented)
+        principal = self._sessions.remembered(claims)
+        if principal is not None:
+            return principal
+        async with self._database.transaction(durable=False) as tx:
+            return await self._sessions.recognise(tx, claims)
 
 
-def authorize(principal: Principal, access: str, scope: HTTPScope) -> None:
+async def _counted(kind: str, look: Awaitable[T]) -> T:
+    try:
+        principal = await look
+    except Unauthenticated:
+        metrics.AUTH_ATTEMPTS.labels(kind, "refused").inc()
+        raise
+    metrics.AUTH_ATTEMPTS.labels(kind, "accepted").inc()
+    return principal
+
+
+def authorize(principal: Principal, standing: Standing | None, access: str) -> None:
     """Let through who may use a route of this access word.
 
     Raises:
         Unauthenticated: nobody in particular asks for what is somebody's.
-        NotFound: the request names an organization that is not the key's.
-        Forbidden: the scope is missing.
+        Forbidden: a key asks for what is a user's, or the scope is missing.
     """
-    if access in (OPEN, ANY):
+    if access in (OPEN, OPTIONAL, CREDENTIALS, ANY):
         return
     if isinstance(principal, Anonymous):
         raise Unauthenticated("Authentication required")
-    _require_own_organization(principal, scope)
-    if not principal.may(access):
+    if access == USER and not isinstance(principal, UserPrincipal):
+        raise UsersOnly
+    if access not in WITHOUT_SCOPE and (standing is None or not standing.may(access)):
         raise MissingScope(access)
 
 
-def _api_key(scope: HTTPScope) -> str | None:
-    """The key that is presented, whatever it looks like; None when there is no credential at all."""
+def _credential(scope: HTTPScope) -> tuple[str | None, str]:
+    """What is presented, whatever it looks like: `api_key` or `jwt`, or nothing at all."""
     if (key := header(scope, b"x-api-key")) is not None:
-        return key
+        return "api_key", key
     authorization = header(scope, b"authorization")
     if authorization is None:
-        return None
+        return None, ""
     scheme, _, value = authorization.strip().partition(" ")
     token = value.strip() if scheme.lower() == "bearer" else authorization.strip()
-    if token.startswith("sk_"):
-        return token
-    metrics.AUTH_ATTEMPTS.labels("jwt", "refused").inc()
-    raise InvalidToken
+    return ("api_key" if token.startswith("sk_") else "jwt"), token
 
 
-def _require_own_organization(principal: ApiKeyPrincipal, scope: HTTPScope) -> None:
-    """A key means its own organization. A request may say so, too, but nothing else."""
-    named = _named(scope)
-    if len(named) > 1:
-        raise OrganizationConflict("The request names more than one organization.")
-    if named and named != {principal.organization_id}:
-        raise OrganizationNotFound("There is no such organization.")
-
-
-def require_named(principal: ApiKeyPrincipal, scope: HTTPScope, organization_id: str | UnsetType | None) -> None:
-    """The same for the organization that a body names.
+def named_organization(scope: HTTPScope, in_path: str | None) -> OrganizationId | None:
+    """The organization that path, header or query name.
 
     Raises:
-        OrganizationConflict: another place of the request names the key's own.
-        NotFound: none does.
+        OrganizationConflict: they name more than one.
     """
-    if organization_id in (None, UNSET, principal.organization_id):
-        return
-    if _named(scope):
-        raise OrganizationConflict("The request names more than one organization.")
-    raise OrganizationNotFound("There is no such organization.")
-
-
-def _named(scope: HTTPScope) -> set[str]:
-    """The organizations that header and query name."""
-    named = set()
+    named = {in_path} if in_path is not None else set()
     if b"organization_id" in scope["query_string"]:
         pairs = parse_qsl(scope["query_string"].decode("latin-1"))
-        named = {value for name, value in pairs if name == "organization_id"}
+        named |= {value for name, value in pairs if name == "organization_id"}
     if (value := header(scope, b"x-organization-id")) is not None:
         named.add(value)
-    return named
+    if len(named) > 1:
+        raise OrganizationConflict("The request names more than one organization.")
+    return OrganizationId(named.pop()) if named else None
+
+
+def in_body(exchange: Exchange, organization_id: str | UnsetType | None) -> OrganizationId | None:
+    """The organization that a body names, where no other place of the request does.
+
+    Raises:
+        OrganizationConflict: another place names another one.
+    """
+    if organization_id is None or organization_id is UNSET:
+        return None
+    if exchange.named is not None and organization_id != exchange.named:
+        raise OrganizationConflict("The request names more than one organization.")
+    return OrganizationId(str(organization_id))

@@ -12,9 +12,11 @@ from litestar.types import HTTPScope, Message, Receive, ReceiveMessage, Send
 from structlog.contextvars import bound_contextvars
 
 from agentauri import metrics
-from agentauri.accounts import ApiKeyPrincipal
+from agentauri.accounts import ApiKeyPrincipal, UserPrincipal
 from agentauri.config import ServerConfig
 from agentauri.errors import Unavailable
+from agentauri.http.client import client_address
+from agentauri.http.cors import Cors
 from agentauri.http.errors import (
     ClientGone,
     HeadersTooLarge,
@@ -27,7 +29,8 @@ from agentauri.http.errors import (
     meaning,
 )
 from agentauri.http.exchange import Exchange, Layer, header
-from agentauri.http.security_headers import SecurityHeaders, Spelled
+from agentauri.http.metering import Meter, RateHeaders
+from agentauri.http.security_headers import Spelled, secured
 from agentauri.log import get_logger
 
 log = get_logger(__name__)
@@ -43,27 +46,35 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[
 
 
 def surround(
-    app: Layer, config: ServerConfig, *, body_seconds: float = BODY_SECONDS, answer_seconds: float = ANSWER_SECONDS
+    app: Layer,
+    config: ServerConfig,
+    meter: Meter,
+    *,
+    body_seconds: float = BODY_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> Layer:
     """The layers in their order, the outermost last."""
     app = Limits(app, body_seconds=body_seconds, answer_seconds=answer_seconds)
     app = Problems(app)
     app = AccessLog(app)
-    app = SecurityHeaders.for_api(app, config)
-    return RequestIds(app)
+    app = RateHeaders(app, meter)
+    app = Cors(app, config)
+    app = secured(app, config)
+    return Exchanges(app, config)
 
 
-class RequestIds:
-    """Takes the caller's request id where it is fit to be repeated, makes one else, and binds it to the log."""
+class Exchanges:
+    """Begins what is known of a request: where it comes from, and its id, the caller's own where that is fit to be
+    repeated. The id is bound to the log."""
 
-    def __init__(self, app: Layer) -> None:
+    def __init__(self, app: Layer, config: ServerConfig) -> None:
         self._app = app
+        self._trusted = config.trusted_proxies
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         given = header(scope, b"x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else make_request_id()
-        client = scope["client"]
-        Exchange(request_id=request_id, client=client[0] if client else "").bind(scope)
+        Exchange(request_id=request_id, client=client_address(scope, self._trusted)).bind(scope)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -109,6 +120,7 @@ class AccessLog:
                 status=status,
                 took_ms=round(took * 1000, 1),
                 client=exchange.client,
+                budget_left=exchange.rate.remaining if exchange.rate else None,
                 **_who(exchange),
             )
 
@@ -117,6 +129,9 @@ def _who(exchange: Exchange) -> dict[str, str]:
     match exchange.principal:
         case ApiKeyPrincipal(key_id=key, organization_id=organization):
             return {"principal": "api_key", "principal_id": key, "organization_id": organization}
+        case UserPrincipal(user_id=user):
+            about = {"organization_id": exchange.standing.organization_id} if exchange.standing else {}
+            return {"principal": "user", "principal_id": user, **about}
         case _:
             return {"principal": "anonymous"}
 

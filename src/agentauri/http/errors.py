@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from msgspec import Struct
 from sqlalchemy.exc import DBAPIError
 
+from agentauri.billing import UpgradeUnpaid
 from agentauri.errors import (
     AgentAuriError,
     Conflict,
@@ -21,6 +22,7 @@ from agentauri.errors import (
     Invalid,
     NotFound,
     PaymentRequired,
+    QuotaExceeded,
     RateLimited,
     Unauthenticated,
     Unavailable,
@@ -40,17 +42,15 @@ class OrganizationConflict(AgentAuriError):
     code = "organization_conflict"
 
 
-class InvalidToken(Unauthenticated):
-    code = "invalid_token"
-
-    def __init__(self) -> None:
-        super().__init__("Invalid or expired token")
-
-
 class MissingScope(Forbidden):
     def __init__(self, scope: str) -> None:
         super().__init__("This credential does not allow that.")
         self.scope = scope
+
+
+class UsersOnly(Forbidden):
+    def __init__(self) -> None:
+        super().__init__("This is for a user who is logged in; a key cannot do it.")
 
 
 class MethodNotAllowed(AgentAuriError):
@@ -220,6 +220,11 @@ def _members(error: AgentAuriError) -> dict[str, object]:
     match error:
         case MissingScope():
             return {"required_scope": error.scope}
+        case QuotaExceeded():
+            quota = {"name": error.name, "limit": error.limit, "used": error.used, "plan": error.plan}
+            return {"quota": quota}
+        case UpgradeUnpaid():
+            return {"checkout": {"available": False, "url": None, "hint": error.hint}}
         case RateLimited():
             return {"retry_after": max(1, math.ceil(error.retry_after))}
         case Unhealthy():

@@ -8,7 +8,9 @@ from typing import cast
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
-from agentauri.accounts import Anonymous, Principal
+from agentauri.accounts import Anonymous, Principal, Standing
+from agentauri.http.rate_limit import Rate
+from agentauri.types import OrganizationId
 
 UNMATCHED = "unmatched"
 
@@ -17,12 +19,17 @@ Layer = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 
 
 class Exchange(Struct):
-    """`route` is the template of the address, never what a caller made up."""
+    """`route` is the template of the address, never what a caller made up. `named` is the organization that path,
+    header or query name; `standing` is the principal's in the one that the request is about, None for nobody in
+    particular. `rate` is where her budget stands, None until it is asked."""
 
     request_id: str
     client: str
     route: str = UNMATCHED
     principal: Principal = Anonymous()
+    named: OrganizationId | None = None
+    standing: Standing | None = None
+    rate: Rate | None = None
 
     def bind(self, scope: HTTPScope) -> None:
         cast(dict[str, object], cast(object, scope))["exchange"] = self

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, TypeVar
 
 from eth_hash.auto import keccak
@@ -22,6 +23,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}")
+_DECIMAL = re.compile(r"-?[0-9]{1,78}(\.[0-9]{1,78})?")
 _UINT256 = re.compile(r"0|[1-9][0-9]{0,77}")
 
 
@@ -50,6 +52,12 @@ def uint256(text: str) -> int:
     if not _UINT256.fullmatch(text) or int(text) >= 2**256:
         raise ValueError("must be a whole number from 0 to 2^256-1")
     return int(text)
+
+
+def decimal(text: str) -> Decimal:
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError("must be a decimal number")
+    return Decimal(text)
 
 
 def first_second(since: datetime | None) -> int | None:

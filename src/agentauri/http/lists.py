@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -75,6 +75,12 @@ def listing(found: Paged[S], page: Page, view: Callable[[S], T]) -> Listing[T]:
         total_is_exact=UNSET if found.total_is_exact else False,
     )
     return Listing(data=[view(item) for item in found.data], pagination=pagination)
+
+
+def part_of(items: Sequence[S], page: Page) -> Paged[S]:
+    """One page of what is at hand."""
+    end = page.offset + page.limit
+    return Paged(data=list(items[page.offset : end]), total=len(items), has_more=end < len(items))
 
 
 def as_is(item: S) -> S:

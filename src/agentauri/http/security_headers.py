@@ -36,33 +36,73 @@ COMMON = {
 }
 API_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
-CACHED = {"/api/v1/openapi.json": "no-cache"}
-"""Paths that may be kept by caches, and on which terms; all others are not to be stored."""
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+DOCS = "/api-docs"
+
+FOR_EVERYBODY = "/.well-known/agent.json"
+"""What pages of any origin may read."""
+
+
+def answer_headers(config: ServerConfig, policy: str = API_POLICY) -> dict[str, str]:
+    """What every answer of the API carries, but for Cache-Control, which depends on the path."""
+    headers = {"Content-Security-Policy": policy, **COMMON}
+    if config.enable_hsts:
+        headers["Strict-Transport-Security"] = f"max-age={config.hsts_max_age}; includeSubDomains"
+    return headers
+
+
+def secured(app: Layer, config: ServerConfig) -> Layer:
+    """The application with the set of headers that each of its paths has."""
+    api, docs = SecurityHeaders.for_api(app, config), SecurityHeaders.for_docs(app, config)
+
+    async def by_path(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        await (docs if scope["path"].startswith(DOCS) else api)(scope, receive, send)
+
+    return by_path
 
 
 class SecurityHeaders:
-    """The layer that puts them on. `for_api` is the set of an answer that no browser has reason to render."""
+    """The layer that puts them on. `for_api` is the set of an answer that no browser has reason to render, `for_docs`
+    that of a page with scripts of its own."""
 
     def __init__(self, app: Layer, headers: Mapping[str, str]) -> None:
         self._app = app
         self._headers = [(Spelled(name.encode()), value.encode()) for name, value in headers.items()]
+        policy = b"Cross-Origin-Resource-Policy"
+        self._for_everybody = [(name, b"cross-origin" if name == policy else value) for name, value in self._headers]
         self._names = {name.lower().encode() for name in (*headers, "Cache-Control", "Server")}
 
     @classmethod
     def for_api(cls, app: Layer, config: ServerConfig) -> SecurityHeaders:
-        headers = {"Content-Security-Policy": API_POLICY, **COMMON}
-        if config.enable_hsts:
-            headers["Strict-Transport-Security"] = f"max-age={config.hsts_max_age}; includeSubDomains"
-        return cls(app, headers)
+        return cls(app, answer_headers(config))
+
+    @classmethod
+    def for_docs(cls, app: Layer, config: ServerConfig) -> SecurityHeaders:
+        return cls(app, answer_headers(config, DOCS_POLICY))
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        caching = CACHED.get(scope["path"], "no-store").encode()
+        caching, path = keeping(scope["path"]), scope["path"]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [(name, value) for name, value in message["headers"] if name.lower() not in self._names]
-                terms = caching if message["status"] < 300 else b"no-store"
-                message["headers"] = [*kept, *self._headers, (Spelled(b"Cache-Control"), terms)]
+                terms = caching if message["status"] < 300 else "no-store"
+                fixed = self._for_everybody if path == FOR_EVERYBODY else self._headers
+                message["headers"] = [*kept, *fixed, (Spelled(b"Cache-Control"), terms.encode())]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def keeping(path: str) -> str:
+    """On which terms caches may keep what is at this path. Pages may not be kept: they name the files that may."""
+    if path == "/api/v1/openapi.json":
+        return "no-cache"
+    if path.startswith("/.well-known/"):
+        return "public, max-age=300"
+    if path.startswith(f"{DOCS}/") and path != f"{DOCS}/":
+        return "public, max-age=86400"
+    return "no-store"

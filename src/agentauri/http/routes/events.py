@@ -125,7 +125,7 @@ class EventQuery(CursorPaging, frozen=True, kw_only=True):
         return wanted
 
 
-@get("/events", access=ANY)
+@get("/events", access=ANY, search_cost=2)
 async def list_events(request: Call, filters: NamedDependency[EventQuery]) -> Listing[EventView]:
     """Events, newest first unless asked otherwise."""
     page, wanted = filters.as_page(), filters.as_filter()

@@ -12,13 +12,16 @@ from msgspec import Struct
 from prometheus_client import generate_latest
 
 from agentauri import metrics
+from agentauri.accounts import InvalidToken
+from agentauri.doctor import Report
 from agentauri.errors import NotFound, Unauthenticated
 from agentauri.http import errors
 from agentauri.http.auth import OPEN
 from agentauri.http.call import Call
-from agentauri.http.errors import InvalidToken, ProblemType
+from agentauri.http.errors import ProblemType
 from agentauri.http.exchange import Exchange, header
 from agentauri.http.health import Alive, Health, Ready
+from agentauri.http.metering import FREE
 
 METRICS_TYPE = "text/plain; version=0.0.4"
 """Litestar adds the charset."""
@@ -27,6 +30,7 @@ METRICS_TYPE = "text/plain; version=0.0.4"
 class Welcome(Struct, frozen=True, kw_only=True):
     name: str
     version: str
+    docs: str | None
     openapi: str
     health: str
 
@@ -39,48 +43,67 @@ class ProblemTypes(Struct, frozen=True):
 async def welcome(request: Call) -> Welcome:
     """What this is, and where to go on."""
     return Welcome(
-        name="AgentAuri", version=request.services.version, openapi="/api/v1/openapi.json", health="/api/v1/health"
+        name="AgentAuri",
+        version=request.services.version,
+        docs="/api-docs/" if request.services.server.api_docs else None,
+        openapi="/api/v1/openapi.json",
+        health="/api/v1/health",
     )
 
 
-@get(["/health", "/api/v1/health"], access=OPEN)
+@get(["/health", "/api/v1/health"], access=OPEN, cost=FREE)
 async def health(request: Call) -> Health:
     """Whether the service works; 503 when the database does not answer."""
     return await request.desk.checkup.health()
 
 
-@get(["/health/live", "/api/v1/health/live"], access=OPEN)
+@get(["/health/live", "/api/v1/health/live"], access=OPEN, cost=FREE)
 async def live() -> Alive:
     """That the process runs. Nothing else is asked."""
     return Alive()
 
 
-@get(["/health/ready", "/api/v1/health/ready"], access=OPEN)
+@get(["/health/ready", "/api/v1/health/ready"], access=OPEN, cost=FREE)
 async def ready(request: Call) -> Ready:
     """Whether this process can take requests, part by part."""
     return await request.desk.checkup.readiness()
 
 
-@get("/metrics", access=OPEN, media_type=METRICS_TYPE, also=(401, 404), credentials=[{}, {"metricsToken": []}])
+@get(
+    "/metrics", access=OPEN, cost=FREE, media_type=METRICS_TYPE, also=(401, 404), credentials=[{}, {"metricsToken": []}]
+)
 async def prometheus(request: Call) -> Response[bytes]:
     """All metrics in Prometheus' text form."""
     _require_metrics_reader(request)
     return Response(generate_latest(metrics.REGISTRY), media_type=METRICS_TYPE)
 
 
-@get("/api/v1/openapi.json", access=OPEN)
+@get(
+    ["/health/doctor", "/api/v1/health/doctor"],
+    access=OPEN,
+    cost=FREE,
+    also=(401, 404),
+    credentials=[{}, {"metricsToken": []}],
+)
+async def doctor(request: Call) -> Report:
+    """Every check of `agentauri doctor`, as it prints them with --json. Kept for 10 s; nothing is mended."""
+    _require_metrics_reader(request)
+    return await request.desk.examination.get()
+
+
+@get("/api/v1/openapi.json", access=OPEN, cost=FREE)
 async def openapi(request: Call) -> Response[str]:
     """This interface, described for programs."""
     return Response(await request.desk.document(), media_type="application/json")
 
 
-@get("/problems", access=OPEN)
+@get("/problems", access=OPEN, cost=FREE)
 async def problems() -> ProblemTypes:
     """Every type of problem that an answer may name."""
     return ProblemTypes(errors.catalogue())
 
 
-@get("/problems/{slug:str}", access=OPEN)
+@get("/problems/{slug:str}", access=OPEN, cost=FREE)
 async def problem(slug: FromPath[str]) -> ProblemType:
     """One type of problem."""
     for known in errors.catalogue():
@@ -113,5 +136,5 @@ def _comes_from_inside(scope: HTTPScope) -> bool:
     return peer.is_private or peer.is_loopback
 
 
-routes = [welcome, health, live, ready, prometheus, openapi, problems, problem]
+routes = [welcome, health, live, ready, prometheus, doctor, openapi, problems, problem]
 probes = [live, ready, prometheus]
