@@ -10,13 +10,16 @@ from hashlib import sha256
 from agentauri.actions import ActionDraft
 from agentauri.app import Application
 from agentauri.events import NewEvent
-from agentauri.triggers import TriggerDraft
+from agentauri.triggers import Condition, TriggerDraft
 from agentauri.types import ChainId, EventId, OrganizationId, UserId
 
 CHAIN = ChainId(84532)
 REPUTATION = "0x8004b663056a597dffe9eccc1965a193b7388713"
 TRIGGERS, ORGANIZATIONS = 1_000, 50
 BATCH = 2_000
+SCORED: Condition = {"condition_type": "score_threshold", "operator": "gte", "value": "50"}
+STARRED: Condition = {"condition_type": "tag_equals", "field": "tag1", "value": "starred"}
+TWICE: Condition = {"condition_type": "sequence", "config": {"first": STARRED, "then": STARRED, "within": "1h"}}
 
 
 def agents(events: int) -> int:
@@ -24,8 +27,9 @@ def agents(events: int) -> int:
     return max(1, min(TRIGGERS, events // 20))
 
 
-async def add_triggers(application: Application, url: str, count: int) -> None:
-    """One for each agent number below `count`: that agent, and a score that all feedback here has."""
+async def add_triggers(application: Application, url: str, count: int, *, sequences: bool = False) -> None:
+    """One for each agent number below `count`: that agent, and a score that all feedback here has. With `sequences`
+    every tenth looks as well for two pieces of feedback within an hour."""
     drafts = [
         await application.triggers.prepare(
             TriggerDraft(
@@ -33,7 +37,7 @@ async def add_triggers(application: Application, url: str, count: int) -> None:
                 registry="reputation",
                 conditions=[
                     {"condition_type": "agent_id_equals", "value": str(agent)},
-                    {"condition_type": "score_threshold", "operator": "gte", "value": "50"},
+                    {"any": [SCORED, TWICE]} if sequences and agent % 10 == 0 else SCORED,
                 ],
                 actions=[ActionDraft(action_type="webhook", config={"url": url})],
             )

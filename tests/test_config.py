@@ -74,12 +74,30 @@ def test_development_makes_its_secrets_once_and_keeps_them_private(tmp_path: Pat
         ("RETRY_SCHEDULE_SECONDS", "5,0"),
         ("CRITICAL_QUEUE_DEPTH", "10000"),
         ("IDENTITY_ADDRESS_1", "0x12"),
+        ("RATE_LIMIT_MODE", "sometimes"),
+        ("AUTH_RATE_LIMIT_PER_HOUR", "0"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8,10.1.2.3/8"),
+        ("TRUSTED_PROXIES", "proxy.internal"),
+        ("CORS_ALLOWED_ORIGINS", "*"),
+        ("CORS_ALLOWED_ORIGINS", "app.example.org"),
+        ("CORS_ALLOWED_ORIGINS", "https://app.example.org/"),
+        ("SECURITY_CONTACT_EMAIL", "a@b\nContact: mailto:c@d"),
+        ("SECURITY_POLICY_URL", "policy.html"),
     ],
 )
 def test_a_bad_value_stops_the_start_with_its_name(tmp_path: Path, name: str, value: str) -> None:
     environ = {"ENVIRONMENT": "development", name: value} | ({"RPC_URLS_1": "http://n"} if "ADDRESS" in name else {})
 
     assert [fault.split(":")[0] for fault in faults(environ, tmp_path)] == [name]
+
+
+def test_in_production_only_pages_sent_encrypted_may_read_answers(tmp_path: Path) -> None:
+    folder = {"AGENTAURI_DATA_DIR": str(tmp_path)}
+    origins = "https://app.example.org, https://other.example.org:8443"
+    assert load(folder | {"CORS_ALLOWED_ORIGINS": origins}, tmp_path).server.cors_origins == tuple(origins.split(", "))
+    assert load(folder, tmp_path).server.cors_origins[0] == "http://localhost:3000"
+    told = faults({"ENVIRONMENT": "production", "CORS_ALLOWED_ORIGINS": "http://app.example.org"}, tmp_path)
+    assert "CORS_ALLOWED_ORIGINS" in {fault.split(":")[0] for fault in told}
 
 
 def test_no_fault_repeats_a_secret(tmp_path: Path) -> None:

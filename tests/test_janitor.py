@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from agentauri import metrics
 from agentauri.config import RetentionConfig
 from agentauri.database import Database, Transaction
 from agentauri.events import EventQueue
@@ -137,6 +138,58 @@ async def test_what_outlived_its_use_is_swept_and_the_rest_is_kept(janitor: Jani
         assert await left("SELECT trigger_id FROM circuit_breaker_state") == ["t"]
 
 
+async def test_accounts_leave_nothing_behind_for_longer_than_they_may(janitor: Janitor, database: Database) -> None:
+    async with database.transaction() as tx:
+        await tx.run("INSERT INTO users (id, username) VALUES ('u', 'alice')")
+        await tx.run("INSERT INTO organizations (id, name, slug, owner_id) VALUES ('o', 'o', 'o', 'u')")
+        await tx.run(
+            """INSERT INTO api_keys (id, organization_id, name, key_prefix, key_hash, environment)
+               VALUES ('k', 'o', 'k', 'p', '', 'live')"""
+        )
+        await tx.run(
+            """INSERT INTO key_usage (key_id, hour, calls, limited)
+               VALUES ('k', now() - interval '91 days', 1, 0), ('k', now() - interval '89 days', 2, 0)"""
+        )
+        await tx.run(
+            """INSERT INTO sessions (id, user_id, expires_at, ended_at) VALUES
+               ('expired', 'u', now() - interval '8 days', NULL), ('ended', 'u', now(), now() - interval '8 days'),
+               ('over', 'u', now() - interval '6 days', NULL), ('live', 'u', now() + interval '1 day', NULL)"""
+        )
+        await tx.run(
+            """INSERT INTO refresh_tokens (hash, session_id, expires_at)
+               VALUES ('1', 'expired', now()), ('2', 'over', now())"""
+        )
+        await tx.run(
+            """INSERT INTO auth_failures (kind, prefix, created_at)
+               VALUES ('api_key', 'old', now() - interval '31 days'), ('password', 'new', now() - interval '29 days')"""
+        )
+        await tx.run(
+            """INSERT INTO lockouts (identifier, address, failures, window_start, level, last_failure_at) VALUES
+               ('forgiven', '', 1, now(), 0, now() - interval '49 hours'),
+               ('worn off', '', 1, now(), 3, now() - interval '73 hours'),
+               ('recent', '', 1, now(), 0, now() - interval '47 hours'),
+               ('bad', '', 1, now(), 3, now() - interval '71 hours')"""
+        )
+        await tx.run(
+            """INSERT INTO audit_log (event, actor_type, occurred_at)
+               VALUES ('old', 'system', now() - interval '366 days'), ('new', 'system', now() - interval '364 days')"""
+        )
+    before = metrics.REGISTRY.get_sample_value("agentauri_janitor_rows_deleted_total", {"job": "lockouts"}) or 0
+    await until_idle(janitor)
+    async with database.transaction() as tx:
+
+        async def left(column: str, table: str) -> set[str]:
+            return {row[0] for row in await tx.fetch(f"SELECT {column}::text FROM {table}")}
+
+        assert await left("id", "sessions") == {"over", "live"}
+        assert await left("session_id", "refresh_tokens") == {"over"}
+        assert await left("prefix", "auth_failures") == {"new"}
+        assert await left("identifier", "lockouts") == {"recent", "bad"}
+        assert await left("calls", "key_usage") == {"2"}
+        assert await left("event", "audit_log") == {"new"}
+    assert metrics.REGISTRY.get_sample_value("agentauri_janitor_rows_deleted_total", {"job": "lockouts"}) == before + 2
+
+
 async def test_parked_events_are_dropped_aloud_after_ninety_days(
     janitor: Janitor, database: Database, log_lines: Lines
 ) -> None:
@@ -225,6 +278,30 @@ async def test_samples_are_kept_while_they_are_in_a_window_or_may_come_back_into
             ("final", 940), ("final", 1000), ("open", 840), ("open", 939), ("open", 940), ("open", 1000),
         ]  # fmt: skip
         assert await tx.fetchval("SELECT count(*) FROM state_undo") == 2
+
+
+async def test_a_timer_goes_when_it_rang_or_was_cancelled_and_neither_can_be_taken_back(
+    janitor: Janitor, database: Database
+) -> None:
+    async with database.transaction() as tx:
+        await tx.run("INSERT INTO triggers (id, organization_id, user_id, name) VALUES ('t', 'o', 'u', 'n')")
+        await tx.run(
+            """INSERT INTO timers (chain_id, due_time, event_seq, trigger_id, trigger_version, leaf_id, scope_key,
+                                   cancelled_by, fired_at)
+               VALUES (5, 1, 1, 't', 1, 1, 'open', NULL, NULL), (5, 1, 2, 't', 1, 1, 'rang', NULL, now()),
+                      (5, 1, 3, 't', 1, 1, 'cancelled', 9, NULL), (5, 1, 4, 't', 1, 1, 'begun lately', NULL, now()),
+                      (5, 1, 5, 't', 1, 1, 'cancelled lately', 8, NULL)"""
+        )
+        await tx.run(
+            """INSERT INTO state_undo (chain_id, block_number, event_seq, trigger_id, leaf_id, scope_key)
+               VALUES (5, 1, 4, 't', 1, 'begun lately'), (5, 1, 8, 't', 1, 'cancelled lately')"""
+        )
+
+    await until_idle(janitor)
+
+    async with database.transaction() as tx:
+        rows = await tx.fetch("SELECT scope_key FROM timers ORDER BY 1")
+        assert [row[0] for row in rows] == ["begun lately", "cancelled lately", "open"]
 
 
 async def test_what_can_be_undone_on_a_chain_that_nobody_indexes_is_kept_as_long_as_deliveries(

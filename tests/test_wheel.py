@@ -14,6 +14,10 @@ def test_the_wheel_carries_what_serve_and_demo_need(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(tmp_path / done.stdout.split()[-1]).namelist())
 
     needed = {"chain/chains.toml", "py.typed", "_alembic/env.py", "demo/contracts/IdentityRegistry.json"}
+    needed |= {
+        f"http/viewer/{name}"
+        for name in ("index.html", "start.js", "swagger-ui-bundle.js", "swagger-ui.css", "LICENSE.txt")
+    }
     assert {f"agentauri/{name}" for name in needed} <= names
     revisions = {path.name for path in (ROOT / "alembic" / "versions").iterdir() if path.name != "__pycache__"}
     assert all(

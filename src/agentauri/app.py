@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -21,12 +21,24 @@ from typing import TYPE_CHECKING
 import aiohttp
 import uvloop
 from msgspec import Struct
+from redis.asyncio import Redis
 
 from agentauri import migrations
-from agentauri.accounts import ApiKeyService, OrganizationService
+from agentauri.accounts import (
+    AccessTokens,
+    ApiKeyService,
+    AuditTrail,
+    MemberService,
+    OrganizationService,
+    PasswordHasher,
+    Sessions,
+    Standings,
+    UserService,
+)
 from agentauri.actions import (
     ActionService,
     BackPressure,
+    BotApi,
     ChainLabel,
     DeliveryService,
     Dispatcher,
@@ -34,24 +46,37 @@ from agentauri.actions import (
     Outbound,
     Preview,
     Queue,
+    Rehearsing,
     Subjects,
     connect_redis,
     make_channels,
 )
+from agentauri.agents import AgentReader, recounting
+from agentauri.billing import CreditService
 from agentauri.breaker import BreakerService
-from agentauri.chain import ChainService, Indexer, indexers, load_chains
+from agentauri.chain import Chain, ChainService, Indexer, Registry, Verdict, call_at, indexers, load_chains, verify
 from agentauri.config import Config, ConfigError, DatabaseConfig, RedisConfig
 from agentauri.database import Database, Transaction
+from agentauri.doctor import Patient, examine
 from agentauri.embedded import Embedded
 from agentauri.errors import Unavailable
 from agentauri.events import EventQueue, EventService, Listener
-from agentauri.http import HttpServer, Services, create_app
-from agentauri.janitor import Janitor
+from agentauri.http import HttpServer, Services, answer_headers, create_app
+from agentauri.janitor import MINUTE, Janitor, Job
 from agentauri.log import get_logger
 from agentauri.pulse import Pulse
 from agentauri.sealing import Sealer
 from agentauri.supervisor import Supervisor, Worker, wait_for
-from agentauri.triggers import Catalog, Evaluator, TriggerService
+from agentauri.triggers import (
+    Backtester,
+    Catalog,
+    Evaluator,
+    Explainer,
+    FollowService,
+    Rules,
+    TriggerParts,
+    TriggerService,
+)
 from agentauri.types import ChainId, EventSeq, TriggerId
 
 if TYPE_CHECKING:
@@ -76,25 +101,62 @@ class Application:
     """Every service of this process. Making it connects to nothing."""
 
     def __init__(
-        self, config: Config, database: Database, queue: Queue, outbound: Outbound, session: aiohttp.ClientSession
+        self,
+        config: Config,
+        database: Database,
+        redis: Redis,
+        queue: Queue,
+        outbound: Outbound,
+        own: Outbound,
+        session: aiohttp.ClientSession,
     ) -> None:
         self.config = config
         self.instance = f"{config.instance_name}-{os.getpid()}-{secrets.token_hex(3)}"
         self.database = database
         self.queue = queue
         self._session = session
+        self.redis = redis
         self.known_chains = load_chains(config)
         labels = {chain.id: ChainLabel(chain.name, chain.explorer_url) for chain in self.known_chains.values()}
-        channels = make_channels(outbound, webhook_timeout=config.dispatcher.webhook_timeout)
+        channels = make_channels(
+            outbound,
+            webhook_timeout=config.dispatcher.webhook_timeout,
+            bot_api=BotApi(
+                outbound=own, url=config.dispatcher.telegram_api_url, token=config.dispatcher.telegram_bot_token
+            ),
+        )
         self.actions = ActionService(Sealer(config.secrets.encryption_keys), channels)
         self.events = EventService()
+        self.agent_reader = AgentReader()
         self.event_queue = EventQueue(self.instance)
         self.breakers = BreakerService()
         self.deliveries = DeliveryService(queue, Preview(self.actions, self.load_subjects, labels))
         self.triggers = TriggerService(self.actions, self.deliveries, self.breakers, self.known_chains)
+        self.parts = TriggerParts(self.triggers, self.actions, self.deliveries)
+        self.follows = FollowService(self.triggers, self.actions)
+        rules = Rules(self.actions, Rehearsing(self.actions, labels))
+        self.explainer = Explainer(self.triggers, self.deliveries, rules)
+        self.backtester = Backtester(rules, self.events)
         self.chains = ChainService(self.known_chains)
-        self.api_keys = ApiKeyService(config.secrets.api_key_pepper)
-        self.organizations = OrganizationService(self.api_keys)
+        self.sessions, self.standings, self.audit = Sessions(), Standings(), AuditTrail()
+        self.api_keys = ApiKeyService(config.secrets.api_key_pepper, self.audit)
+        self.organizations = OrganizationService(
+            self.api_keys, self.standings, self.audit, self.follows.end_organization
+        )
+        self.members = MemberService(self.standings, self.audit)
+        self.credits = CreditService()
+        self.tokens = AccessTokens(config.secrets.jwt_secret, config.secrets.jwt_secret_previous)
+        # HTTP never takes the connections of the pipeline, however many callers it has.
+        self.http_database = database.limited(config.database_pool[0] - PIPELINE_CONNECTIONS)
+        self.users = UserService(
+            self.http_database,
+            PasswordHasher(config.server.password_hash_concurrency),
+            self.tokens,
+            self.sessions,
+            self.standings,
+            self.audit,
+            self.organizations,
+        )
         self.labels = labels
 
     async def load_subjects(
@@ -136,6 +198,7 @@ class Application:
             pressure.is_open,
             self.config.evaluator,
             self.config.retention.deliveries_days,
+            {chain.id: chain.finality_depth for chain in self.known_chains.values()},
         )
 
     @cached_property
@@ -145,21 +208,49 @@ class Application:
     def indexer(self, chain_id: int) -> Indexer | None:
         return next((indexer for indexer in self.indexers if indexer.chain.id == chain_id), None)
 
+    async def verify(self, chain: Chain) -> list[Verdict]:
+        """The self-check of a chain at each of its providers, now."""
+        return await verify(chain, self._session, self.config.rpc)
+
+    async def call_at(self, chain: Chain, block: int, calls: Sequence[tuple[Registry, bytes]]) -> list[bytes | None]:
+        """What a chain's registries answer as of a block; None is a refusal."""
+        return await call_at(chain, self._session, self.config.rpc, block, calls)
+
+    def patient(self, stores: Stores, url: str | None = None) -> Patient:
+        """This installation, for the doctor; `url` is where its HTTP side is reached from outside."""
+        return Patient(
+            config=self.config,
+            database_settings=stores.database,
+            redis_url=stores.redis.url,
+            embedded=stores.embedded is not None,
+            database=self.database.limited(1),
+            queue=self.queue,
+            event_queue=self.event_queue,
+            chains=self.chains,
+            session=self._session,
+            headers=answer_headers(self.config.server),
+            url=url,
+        )
+
 
 @asynccontextmanager
 async def assemble(config: Config, stores: Stores) -> AsyncIterator[Application]:
-    """The services on these stores; closed in reverse on leaving."""
+    """The services on these stores; closed in reverse on leaving.
+
+    What customers chose is called past a guard, what the operator chose is not.
+    """
     guard = Guard(
         allow_insecure=config.dispatcher.allow_insecure_targets, blocked_ports=config.dispatcher.blocked_ports
     )
     async with (
         Database.open(stores.database) as database,
         Outbound.open(guard) as outbound,
+        Outbound.open(Guard(allow_insecure=True, blocked_ports=frozenset())) as own,
         aiohttp.ClientSession(trust_env=False) as session,
         aclosing(connect_redis(stores.redis.url.reveal())) as redis,
         aclosing(Queue(redis)) as queue,
     ):
-        yield Application(config, database, queue, outbound, session)
+        yield Application(config, database, redis, queue, outbound, own, session)
 
 
 async def schema_fault(database: Database) -> str | None:
@@ -298,6 +389,9 @@ class Process:
             workers += [indexer.worker for indexer in app.indexers]
         workers.append(Worker("janitor", self._janitor().run, 5))
         workers.append(Worker("pulse", self._pulse().run, 2))
+        if "http" in roles:
+            usage = app.api_keys.usage
+            workers.append(Worker("key_usage", lambda stopping: usage.run(self._upkeep, stopping), 2))
         workers = [Worker(worker.name, self._once_prepared(worker), worker.grace) for worker in workers]
         if "http" in roles:
             workers.append(Worker("http", self._http().run, 10))
@@ -316,7 +410,8 @@ class Process:
         return run
 
     def _janitor(self) -> Janitor:
-        return Janitor(self._upkeep, self._app.event_queue, self._app.config.retention)
+        more = [recounting(), Job("api_keys", "api_keys", MINUTE, self._app.api_keys.end_due)]
+        return Janitor(self._upkeep, self._app.event_queue, self._app.config.retention, more=more)
 
     def _pulse(self) -> Pulse:
         return Pulse(
@@ -325,6 +420,7 @@ class Process:
             version=VERSION,
             roles=self._app.config.roles,
             states=self.components,
+            restarts=lambda: self._supervisor.restarts if self._supervisor else 0,
             embedded=self._stores.embedded,
         )
 
@@ -342,13 +438,29 @@ class Process:
             server=app.config.server,
             environment=app.config.environment,
             version=VERSION,
-            database=app.database.limited(app.config.database_pool[0] - PIPELINE_CONNECTIONS),
+            database=app.http_database,
+            redis=app.redis,
             keys=app.api_keys,
+            users=app.users,
+            sessions=app.sessions,
+            tokens=app.tokens,
+            standings=app.standings,
+            audit=app.audit,
+            organizations=app.organizations,
+            members=app.members,
+            credits=app.credits,
             chains=app.chains,
             events=app.events,
+            agents=app.agent_reader,
             triggers=app.triggers,
+            parts=app.parts,
+            follows=app.follows,
+            explainer=app.explainer,
+            backtester=app.backtester,
+            actions=app.actions,
             deliveries=app.deliveries,
             components=self.components,
+            examine=lambda: examine(app.patient(self._stores)),
             stopping=self._stop.is_set,
         )
 

@@ -7,28 +7,22 @@ stores of a running installation, or start the embedded ones for as long as they
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from agentauri.app import Application, Stores
-    from agentauri.config import Config
+from agentauri.account_commands import key, organization, user
+from agentauri.chain_commands import chain
+from agentauri.projection_commands import projections
+from agentauri.terminal import fail, run, settings, stores, table
 
-T = TypeVar("T")
+NEW_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
+OLD_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
-
-
-def fail(message: str, code: int = 1) -> NoReturn:
-    click.echo(message, err=True)
-    sys.exit(code)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,68 +36,6 @@ def main() -> None:
     from agentauri import log
 
     log.configure("text", "ERROR")  # `serve` sets up its own
-
-
-def settings(only: tuple[str, ...] | None = None) -> Config:
-    from agentauri.config import ROLES, ConfigError, load
-
-    try:
-        return load(only=only or ROLES)
-    except ConfigError as error:
-        fail("These settings cannot be used:\n" + "\n".join(f"  {fault}" for fault in error.faults))
-
-
-@contextlib.contextmanager
-def stores(config: Config, *, join: bool = True) -> Iterator[Stores]:
-    """The stores of this installation; embedded ones are started, or joined where `serve` runs."""
-    from agentauri.app import Stores
-    from agentauri.config import RedisConfig, database_config
-    from agentauri.embedded import Embedded, EmbeddedError
-    from agentauri.types import Secret
-
-    embedded = Embedded(
-        config.data_dir,
-        postgres=config.database is None,
-        valkey=config.redis is None,
-        join=join,
-        postgres_bin=config.postgres_bin,
-        valkey_bin=config.valkey_bin,
-    )
-    needed = config.database is None or config.redis is None
-    try:
-        with embedded if needed else contextlib.nullcontext():
-            database = config.database
-            if embedded.database_url:
-                database = database_config(embedded.database_url, config.database_pool)
-            redis = RedisConfig(url=Secret(embedded.redis_url)) if embedded.redis_url else config.redis
-            assert database is not None
-            assert redis is not None
-            yield Stores(database=database, redis=redis, embedded=embedded if needed else None)
-    except EmbeddedError as error:
-        fail(error.message)
-
-
-def run(work: Callable[[Any, Application], Awaitable[T]]) -> T:
-    """Run `work` of `console` with the services of this installation; errors of ours become one line."""
-    from agentauri import console
-    from agentauri.app import assemble, schema_fault
-    from agentauri.errors import AgentAuriError, Invalid
-
-    config = settings()
-
-    async def with_application(stores: Stores) -> T:
-        async with assemble(config, stores) as application:
-            if fault := await schema_fault(application.database):
-                fail(fault)
-            return await work(console, application)
-
-    with stores(config) as found:
-        try:
-            return asyncio.run(with_application(found))
-        except Invalid as error:
-            fail("\n".join([error.message, *(f"  {refused.field}: {refused.message}" for refused in error.errors)]))
-        except AgentAuriError as error:
-            fail(error.message)
 
 
 @main.command()
@@ -144,6 +76,25 @@ def migrate() -> None:
             click.echo(f"The schema is at revision {asyncio.run(bring_up(found.database))}.")
         except (Unavailable, OSError) as error:
             fail(f"The database cannot be reached: {error}. Check DATABASE_URL")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--fix", is_flag=True, help="Do what is safe to do unasked, and say so.")
+@click.option("--url", help="Where the HTTP side is reached from outside; adds the checks of its headers.")
+@click.option("--bundle", "to", type=NEW_FILE, help="Write a redacted archive for a bug report.")
+@click.option("--log", "logs", type=OLD_FILE, multiple=True, help="A log whose end is put into it; repeatable.")
+def doctor(as_json: bool, fix: bool, url: str | None, to: Path | None, logs: tuple[Path, ...]) -> None:
+    """Find what is wrong, say why it matters and how to mend it. Exit 0: well, 1: warnings, 2: failures, 3: it could
+    not look."""
+    from agentauri.consult import COULD_NOT_RUN, consult
+
+    config = settings(code=COULD_NOT_RUN)
+    try:
+        with stores(config, code=COULD_NOT_RUN) as found:
+            sys.exit(consult(config, found, as_json=as_json, fix=fix, url=url, to=to, logs=logs))
+    except OSError as error:
+        fail(f"{error.filename or 'the installation'}: {error.strerror}", COULD_NOT_RUN)
 
 
 @main.command("env")
@@ -218,62 +169,6 @@ def openapi() -> None:
 
 
 @main.group()
-def key() -> None:
-    """API keys."""
-
-
-@key.command("create")
-@click.option("--organization", required=True, help="Its slug or id; made, owned by `operator`, when missing.")
-@click.option("--name", default="command line", show_default=True)
-@click.option("--environment", type=click.Choice(["live", "test"]), default="live", show_default=True)
-@click.option(
-    "--permission", "permissions", multiple=True, type=click.Choice(["read", "write", "delete", "admin"]),
-    help="Repeatable. Default: read, write and delete.",
-)  # fmt: skip
-def create_key(organization: str, name: str, environment: str, permissions: tuple[str, ...]) -> None:
-    """Make a key and print it; it is shown this once."""
-    wanted = permissions or ("read", "write", "delete")
-    click.echo(run(lambda console, app: console.create_key(app, organization, name, environment, wanted)))
-
-
-@key.command("list")
-@click.option("--organization", help="Only of this one (slug or id).")
-def list_keys(organization: str | None) -> None:
-    """List keys by prefix; a key itself is never shown again."""
-    rows = run(lambda console, app: console.list_keys(app, organization))
-    table(("PREFIX", "ORGANIZATION", "NAME", "ENVIRONMENT", "STATE", "CREATED"), rows)
-
-
-@key.command("revoke")
-@click.argument("reference", metavar="PREFIX|ID")
-def revoke_key(reference: str) -> None:
-    """End a key, named by its first 16 characters or its id, at once and for good."""
-    click.echo(f"{run(lambda console, app: console.revoke_key(app, reference))} is revoked.")
-
-
-@main.group()
-def chain() -> None:
-    """Chains and how far they are indexed."""
-
-
-@chain.command("status")
-@click.option("--chain", "chain_id", type=int, help="Only this one.")
-def chain_status(chain_id: int | None) -> None:
-    """Print how far each chain is indexed."""
-    lines = run(lambda console, app: console.chain_status(app, chain_id))
-    click.echo("\n".join(lines) or "No chain is configured: RPC_URLS_<chain id>=https://… adds one.")
-
-
-@chain.command("reset")
-@click.option("--chain", "chain_id", type=int, required=True)
-@click.option("--to-block", type=int, help="Default: the newest finalized block that a provider confirms.")
-@click.option("--dry-run", is_flag=True, help="Only say what it would do.")
-def chain_reset(chain_id: int, to_block: int | None, dry_run: bool) -> None:
-    """Go back to the last stable checkpoint and read on from there; nothing is delivered twice."""
-    click.echo(run(lambda console, app: console.reset_chain(app, chain_id, to_block, dry_run=dry_run)))
-
-
-@main.group()
 def events() -> None:
     """The log of registry events."""
 
@@ -314,15 +209,26 @@ def show_delivery(delivery_id: str) -> None:
 @click.option("--id", "delivery_id", help="This one.")
 @click.option("--trigger", "trigger_id", help="The dead ones of this trigger.")
 @click.option("--since", type=click.DateTime(), help="The dead ones made since then (UTC).")
-def redeliver(delivery_id: str | None, trigger_id: str | None, since: datetime | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Only count them.")
+def redeliver(delivery_id: str | None, trigger_id: str | None, since: datetime | None, dry_run: bool) -> None:
     """Queue finished deliveries once more, under their old ids."""
     if not (delivery_id or trigger_id or since):
         fail("name --id, --trigger or --since", 2)
     after = since.replace(tzinfo=UTC) if since else None
-    queued, refused = run(lambda console, app: console.redeliver(app, delivery_id, trigger_id, after))
+    queued, refused = run(lambda console, app: console.redeliver(app, delivery_id, trigger_id, after, dry_run=dry_run))
     click.echo(
-        f"{queued} queued again." + (f" {refused} refused: retracted, or their action is gone." if refused else "")
+        f"{queued} {'would be ' if dry_run else ''}queued again."
+        + (f" {refused} refused: retracted, or their action is gone." if refused else "")
     )
+
+
+@main.command()
+def reencrypt() -> None:
+    """Encrypt every stored secret under the first key of ENCRYPTION_KEY; exit 1 if there are some that no key opens."""
+    changed, unreadable = run(lambda console, app: console.reencrypt(app))
+    click.echo(f"{changed} encrypted anew.")
+    if unreadable:
+        fail(f"{len(unreadable)} cannot be read with any key of ENCRYPTION_KEY: {', '.join(unreadable[:20])}")
 
 
 @main.group()
@@ -405,12 +311,8 @@ def check_certs(folder: Path | None) -> None:
         fail("Renew them: agentauri certs generate, then restart PostgreSQL")
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Columns as wide as their widest cell; tab-separated without padding when not on a terminal."""
-    if not sys.stdout.isatty():
-        for row in (head, *rows):
-            click.echo("\t".join(row))
-        return
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    for row in (head, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+main.add_command(chain)
+main.add_command(projections)
+main.add_command(key)
+main.add_command(organization)
+main.add_command(user)

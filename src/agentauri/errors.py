@@ -63,6 +63,19 @@ class Forbidden(AgentAuriError):
     code = "forbidden"
 
 
+class QuotaExceeded(Forbidden):
+    """There are as many of these already as there may be; `plan` is whose limit it is, None where it is everybody's."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, name: str, limit: int, used: int, plan: str | None = None) -> None:
+        super().__init__(f"The limit of {limit} {name.replace('_', ' ')} is reached.")
+        self.name = name
+        self.limit = limit
+        self.used = used
+        self.plan = plan
+
+
 class NotFound(AgentAuriError):
     code = "not_found"
 

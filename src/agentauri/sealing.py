@@ -27,9 +27,14 @@ class Sealer:
         self._keys = {_key_id(key): AESGCM(key) for key in keys}
         self._first = _key_id(keys[0])
 
+    @property
+    def current(self) -> bytes:
+        """What every value begins with that is sealed from now on."""
+        return _VERSION + self._first
+
     def seal(self, plain: bytes, purpose: str) -> bytes:
         nonce = os.urandom(_NONCE)
-        return _VERSION + self._first + nonce + self._keys[self._first].encrypt(nonce, plain, purpose.encode())
+        return self.current + nonce + self._keys[self._first].encrypt(nonce, plain, purpose.encode())
 
     def open(self, sealed: bytes, purpose: str) -> bytes:
         """

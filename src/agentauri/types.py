@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Generic, NewType, TypeVar
+from typing import Generic, Literal, NewType, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -16,7 +16,9 @@ UserId = NewType("UserId", str)
 TriggerId = NewType("TriggerId", str)
 ActionId = NewType("ActionId", int)
 DeliveryId = NewType("DeliveryId", UUID)
+Plan = Literal["free", "starter", "pro", "enterprise"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -57,6 +59,16 @@ class Paged(Struct, Generic[T], frozen=True, kw_only=True):
     has_more: bool
     next_cursor: str | None = None
     total_is_exact: bool = True
+
+    def of(self, data: list[S]) -> Paged[S]:
+        """The same page, told of by other values."""
+        return Paged(
+            data=data,
+            total=self.total,
+            has_more=self.has_more,
+            next_cursor=self.next_cursor,
+            total_is_exact=self.total_is_exact,
+        )
 
 
 def utc_now() -> datetime:

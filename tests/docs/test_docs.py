@@ -13,7 +13,10 @@ import pytest
 
 from agentauri import metrics
 from agentauri.cli import main
-from agentauri.config import ROLES, _read, _Reader
+from agentauri.config import ROLES
+from agentauri.config.reader import Reader
+from agentauri.config.settings import read
+from agentauri.doctor.examination import CHECKS, OUTSIDE
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "agentauri"
@@ -28,8 +31,8 @@ def page(name: str) -> str:
 def variables(tmp_path: Path) -> set[str]:
     """Every variable that is read; those of a chain end in `<id>`."""
     values = {"AGENTAURI_DATA_DIR": str(tmp_path), "RPC_URLS_1": "https://a.example", "RPC_URL_2": "https://b.example"}
-    reader = _Reader(values)
-    _read(reader, ROLES)
+    reader = Reader(values)
+    read(reader)
     names = {re.sub(r"_[0-9]+$", "_<id>", name) for name in reader.asked}
     return {name for name in names if not name.endswith("_FILE")}
 
@@ -53,9 +56,9 @@ def test_the_example_file_lists_every_variable(tmp_path: Path) -> None:
 def test_the_example_file_shows_the_defaults(tmp_path: Path) -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8")
     shown = dict(re.findall(r"^# ([A-Z0-9_]+)=(.+)$", lines, re.MULTILINE))
-    plain, told = _Reader({"AGENTAURI_DATA_DIR": str(tmp_path)}), _Reader({"AGENTAURI_DATA_DIR": str(tmp_path)} | shown)
+    plain, told = Reader({"AGENTAURI_DATA_DIR": str(tmp_path)}), Reader({"AGENTAURI_DATA_DIR": str(tmp_path)} | shown)
 
-    assert _read(plain, ROLES) == _read(told, ROLES)
+    assert read(plain) == read(told)
     assert told.faults == []
 
 
@@ -111,9 +114,17 @@ def test_alert_rules_use_metrics_that_exist() -> None:
 
 
 def test_the_commands_page_lists_every_command() -> None:
-    listed = set(re.findall(r"^\| `agentauri ([a-z_-]+(?: [a-z]+)?)", page("cli.md"), re.MULTILINE))
+    listed = set(re.findall(r"^\| `agentauri ([a-z_-]+(?: [a-z][a-z-]*)?)", page("cli.md"), re.MULTILINE))
 
     assert listed == set(commands(main))
+
+
+def test_the_doctors_page_lists_every_check_and_what_it_mends() -> None:
+    listed = re.findall(r"^\| `([a-z_]+)` \|.*\| (\*\*.+\*\*)? ?\|$", page("doctor.md"), re.MULTILINE)
+
+    assert {name: bool(mends) for name, mends in listed} == {
+        check.name: check.heal is not None for check in (*CHECKS, *OUTSIDE)
+    }
 
 
 def commands(group: click.Group, prefix: str = "") -> Iterator[str]:

@@ -35,12 +35,18 @@ from support.receiver import Answer, Receiver
 CHAIN = "84532"
 FEEDBACK = [{"condition_type": "event_type_equals", "value": "NewFeedback"}]
 ELSEWHERE = {
+    "contract_upgrades_total": "chain/test_self_check.py",
     "http_requests_total": "http/test_service_routes.py",
     "http_request_duration_seconds": "http/test_service_routes.py",
     "http_requests_in_flight": "http/test_service_routes.py",
     "auth_attempts_total": "http/test_service_routes.py",
+    "janitor_rows_deleted_total": "test_janitor.py",
+    "audit_rows_total": "accounts/test_members.py",
     "task_panicked_total": "test_supervisor.py",
     "worker_restarts_total": "test_supervisor.py",
+    "endpoints_failing_total": "breaker/test_service.py",
+    "rate_limit_decisions_total": "http/test_rate_limit.py",
+    "password_hash_seconds": "accounts/test_users.py",
 }
 
 
@@ -302,8 +308,14 @@ async def test_a_process_that_lives(house: House) -> None:
         return {}
 
     pulse = Pulse(
-        house.app.database, instance="test", version="0", roles=("http",), states=states, embedded=None
-    )  # fmt: skip
+        house.app.database,
+        instance="test",
+        version="0",
+        roles=("http",),
+        states=states,
+        restarts=lambda: 0,
+        embedded=None,
+    )
     stopping = asyncio.Event()
 
     with rises("event_loop_lag_seconds_count"):

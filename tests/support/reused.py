@@ -13,7 +13,7 @@ EMPTY = """
     ALTER TABLE attempts DROP CONSTRAINT IF EXISTS planted;
     ALTER TABLE circuit_breaker_state DROP CONSTRAINT IF EXISTS planted;
     DELETE FROM attempts; DELETE FROM deliveries; DELETE FROM circuit_breaker_state;
-    DELETE FROM triggers; DELETE FROM event_queue; DELETE FROM events;
+    DELETE FROM triggers; DELETE FROM follows; DELETE FROM event_queue; DELETE FROM events;
 """
 _made: set[str] = set()
 

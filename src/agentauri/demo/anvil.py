@@ -49,10 +49,10 @@ def _package() -> str:
 
 
 @asynccontextmanager
-async def running_anvil() -> AsyncIterator[str]:
+async def running_anvil(*options: str, chain_id: int = CHAIN_ID) -> AsyncIterator[str]:
     """The URL of a fresh node on a port of 127.0.0.1 that the system chose: gas is free, every sender is unlocked."""
     process = await asyncio.create_subprocess_exec(
-        *(str(find_anvil()), "--host", "127.0.0.1", "--port", "0", "--chain-id", str(CHAIN_ID), "--accounts", "1"),
+        *(str(find_anvil()), "--host", "127.0.0.1", "--port", "0", "--chain-id", str(chain_id), "--accounts", "1"),
         *(
             "--auto-impersonate",
             "--base-fee",
@@ -61,6 +61,7 @@ async def running_anvil() -> AsyncIterator[str]:
             "--disable-block-gas-limit",
             "--color",
             "never",
+            *options,
         ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

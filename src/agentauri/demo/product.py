@@ -98,6 +98,7 @@ class Product:
             "AGENTAURI_DATA_DIR": str(self._folder / "data"),
             "ENVIRONMENT": "development",
             "LOG_FORMAT": "text",
+            "RATE_LIMIT_MODE": "off",  # it asks all the time
             "SERVER_PORT": str(self.port),
             "SHUTDOWN_GRACE_SECONDS": "5",
         }
