@@ -29,7 +29,7 @@ async def test_callers_who_use_up_their_connections_stop_no_event_and_events_no_
         refused = await child.logged(SECONDS, code="DB_POOL_EXHAUSTED")
         waiting = await world.fetch(
             """SELECT pid FROM pg_stat_activity
-               WHERE datname = current_database() AND wait_event_type = 'Lock' AND strpos(query, 'WHERE k.key_prefix') > 0"""
+               WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%WHERE k.key_prefix%'"""
         )  # the callers' question; upkeep has one of its own
         assert len(waiting) <= CONNECTIONS - OF_THE_PIPELINE
         await world.happen(50)
