@@ -11,7 +11,8 @@ RUN pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel
 
 FROM python:3.13-slim
 
-# ping is for operators: "can this container reach redis?"
+# ping is for operators: "can this container reach redis?" Its version is not pinned: Debian drops the old ones.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends iputils-ping \
     && rm -rf /var/lib/apt/lists/* \
@@ -29,7 +30,8 @@ ENV AGENTAURI_DATA_DIR=/data \
     SERVER_HOST=0.0.0.0 \
     PYTHONUNBUFFERED=1
 WORKDIR /home/agentauri
-USER agentauri
+# By number, so that Kubernetes can see that it is not root.
+USER 10001:10001
 VOLUME /data
 EXPOSE 8080
 STOPSIGNAL SIGTERM

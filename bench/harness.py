@@ -48,11 +48,13 @@ class WrongTotals(Exception):
 
 
 class Watch(Struct):
-    """What one stretch of work took: `cpu` is this process's share of a core, `lag` the loop's p99 in seconds."""
+    """What one stretch of work took: `cpu` is this process's share of a core, `lag` and `pause` the p99 and the longest
+    of how late its loop was, in seconds."""
 
     seconds: float = 0.0
     cpu: float = 0.0
     lag: float = 0.0
+    pause: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.seconds:.1f} s, this process {self.cpu:.0%} of a core, loop lag p99 {self.lag * 1000:.0f} ms"
@@ -241,7 +243,7 @@ async def watched() -> AsyncIterator[Watch]:
         watch.seconds = time.perf_counter() - started
         watch.cpu = (time.process_time() - cpu) / watch.seconds
         sampler.cancel()
-        watch.lag = percentile(lags or [0.0], 99)
+        watch.lag, watch.pause = percentile(lags or [0.0], 99), max(lags, default=0.0)
 
 
 async def _sample(lags: list[float]) -> None:

@@ -126,6 +126,35 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     assert PRODUCTION["JWT_SECRET"] not in repr(config)
 
 
+SECRETS = PRODUCTION | {
+    "JWT_SECRET_PREVIOUS": "abcdefghijklmnopqrstuvwxyz9876543210",
+    "METRICS_TOKEN": "may read metrics",
+    "MONITORING_TOKEN": "is not limited",
+    "TELEGRAM_BOT_TOKEN": "123456:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    "RPC_URLS_8453": "https://one.example/v2/key,https://two.example",
+    "RPC_URL_84532": "https://three.example/key",
+    "RPC_WS_8453": "wss://one.example/v2/key",
+    "POLYGON_RPC_URL": "https://four.example/key",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_mounted_file_stands_for_the_variable(tmp_path: Path, name: str) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.write_text(SECRETS[name] + "\n")
+    from_file = {key: value for key, value in SECRETS.items() if key != name} | {f"{name}_FILE": str(mounted)}
+
+    assert load(from_file, tmp_path) == load(SECRETS, tmp_path)
+
+
+def test_a_mounted_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    environ = PRODUCTION | {"RPC_URLS_8453_FILE": str(tmp_path / "gone")}
+
+    assert faults(environ, tmp_path) == [
+        "RPC_URLS_8453_FILE: cannot be read (No such file or directory); name a readable file"
+    ]
+
+
 def test_chains_are_those_with_a_url_that_the_list_names(tmp_path: Path) -> None:
     config = load(
         PRODUCTION | {"RPC_URLS_1": "https://a, https://b", "BASE_RPC_URL": "https://c", "CHAINS": "1, 10"}, tmp_path

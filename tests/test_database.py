@@ -1,5 +1,6 @@
 """One unit of work: commits whole, rolls back whole, and tells an outage from a mistake."""
 
+import asyncio
 from collections.abc import Coroutine
 
 import asyncpg
@@ -136,6 +137,16 @@ async def test_an_error_of_the_callers_own_is_not_taken_for_weather(database: Da
         async with database.transaction() as tx:
             await tx.fetchval("SELECT 1")
             raise BrokenPipeError("a pipe of the caller's")
+
+
+async def test_a_read_that_is_given_up_leaves_no_connection_in_doubt(database_url: str) -> None:
+    async with Database.open(database_config(database_url, (1, 1))) as database:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), database.reading() as tx:
+                await tx.fetchval("SELECT pg_sleep(30)")
+
+        async with database.reading() as tx:
+            assert await tx.fetchval("SELECT 1") == 1
 
 
 async def test_a_share_that_is_used_up_refuses_in_time(database_url: str) -> None:

@@ -7,6 +7,7 @@ import click
 from agentauri.terminal import run, table
 
 PLANS = ("free", "starter", "pro", "enterprise")
+CREDITS = ("purchase", "usage", "refund", "bonus", "adjustment")
 
 
 @click.group()
@@ -61,6 +62,24 @@ def list_organizations() -> None:
 def set_plan(reference: str, plan: str) -> None:
     """Give an organization another plan. Its limits follow within 5 seconds."""
     click.echo(run(lambda console, app: console.set_plan(app, reference, plan)))
+
+
+@organization.command("credit")
+@click.argument("reference", metavar="SLUG|ID")
+@click.argument("amount", metavar="USDC")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(CREDITS),
+    default="adjustment",
+    show_default=True,
+    help="What the ledger calls it.",
+)
+@click.option("--description", help="What the ledger says of it.")
+@click.option("--reference-id", help="A payment's or an invoice's number.")
+def book_credit(reference: str, amount: str, kind: str, description: str | None, reference_id: str | None) -> None:
+    """Book credit to an organization, or take it with a negative amount (put -- before it)."""
+    click.echo(run(lambda console, app: console.book_credit(app, reference, amount, kind, description, reference_id)))
 
 
 @click.group()

@@ -1,25 +1,19 @@
-"""The composition root: the only module that knows everything, and the life of one process.
+"""The composition root: the only module that knows everything.
 
-`assemble` wires services to stores; `serve` runs workers on them until told to stop. What depends on what is to be read
-here and nowhere else.
+`assemble` wires services to stores. What depends on what is to be read here and nowhere else.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
-import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
-import uvloop
 from msgspec import Struct
 from redis.asyncio import Redis
 
@@ -51,22 +45,18 @@ from agentauri.actions import (
     connect_redis,
     make_channels,
 )
-from agentauri.agents import AgentReader, recounting
+from agentauri.agents import AgentReader
 from agentauri.billing import CreditService
 from agentauri.breaker import BreakerService
 from agentauri.chain import Chain, ChainService, Indexer, Registry, Verdict, call_at, indexers, load_chains, verify
-from agentauri.config import Config, ConfigError, DatabaseConfig, RedisConfig
+from agentauri.config import Config, DatabaseConfig, RedisConfig
 from agentauri.database import Database, Transaction
-from agentauri.doctor import Patient, examine
+from agentauri.doctor import Patient, Report
 from agentauri.embedded import Embedded
-from agentauri.errors import Unavailable
-from agentauri.events import EventQueue, EventService, Listener
-from agentauri.http import HttpServer, Services, answer_headers, create_app
-from agentauri.janitor import MINUTE, Janitor, Job
+from agentauri.events import EventQueue, EventService
+from agentauri.http import Services, answer_headers
 from agentauri.log import get_logger
-from agentauri.pulse import Pulse
 from agentauri.sealing import Sealer
-from agentauri.supervisor import Supervisor, Worker, wait_for
 from agentauri.triggers import (
     Backtester,
     Catalog,
@@ -77,7 +67,7 @@ from agentauri.triggers import (
     TriggerParts,
     TriggerService,
 )
-from agentauri.types import ChainId, EventSeq, TriggerId
+from agentauri.types import EventSeq, TriggerId
 
 if TYPE_CHECKING:
     from agentauri.http import ComponentState
@@ -87,6 +77,8 @@ log = get_logger(__name__)
 VERSION = version("agentauri")
 PIPELINE_CONNECTIONS = 10
 """Of the pool: dispatcher 4, evaluator 2, indexers 3, upkeep 1. HTTP never takes them, however many callers it has."""
+ACCOUNT_CONNECTIONS = 2
+"""Of what is left to HTTP: a login waits for its hash anyway, and however many there are, nobody else waits for it."""
 
 
 class Stores(Struct, frozen=True):
@@ -117,7 +109,13 @@ class Application:
         self._session = session
         self.redis = redis
         self.known_chains = load_chains(config)
-        labels = {chain.id: ChainLabel(chain.name, chain.explorer_url) for chain in self.known_chains.values()}
+        self.labels = {chain.id: ChainLabel(chain.name, chain.explorer_url) for chain in self.known_chains.values()}
+        self._make_pipeline(outbound, own)
+        self._make_accounts()
+
+    def _make_pipeline(self, outbound: Outbound, own: Outbound) -> None:
+        """What is seen, whom it concerns, and how they are told."""
+        config = self.config
         channels = make_channels(
             outbound,
             webhook_timeout=config.dispatcher.webhook_timeout,
@@ -130,14 +128,18 @@ class Application:
         self.agent_reader = AgentReader()
         self.event_queue = EventQueue(self.instance)
         self.breakers = BreakerService()
-        self.deliveries = DeliveryService(queue, Preview(self.actions, self.load_subjects, labels))
+        self.deliveries = DeliveryService(self.queue, Preview(self.actions, self.load_subjects, self.labels))
         self.triggers = TriggerService(self.actions, self.deliveries, self.breakers, self.known_chains)
         self.parts = TriggerParts(self.triggers, self.actions, self.deliveries)
         self.follows = FollowService(self.triggers, self.actions)
-        rules = Rules(self.actions, Rehearsing(self.actions, labels))
-        self.explainer = Explainer(self.triggers, self.deliveries, rules)
-        self.backtester = Backtester(rules, self.events)
+        self.rules = Rules(self.actions, Rehearsing(self.actions, self.labels))
+        self.explainer = Explainer(self.triggers, self.deliveries, self.rules)
+        self.backtester = Backtester(self.rules, self.events)
         self.chains = ChainService(self.known_chains)
+
+    def _make_accounts(self) -> None:
+        """Who asks, and what they may."""
+        config = self.config
         self.sessions, self.standings, self.audit = Sessions(), Standings(), AuditTrail()
         self.api_keys = ApiKeyService(config.secrets.api_key_pepper, self.audit)
         self.organizations = OrganizationService(
@@ -146,10 +148,10 @@ class Application:
         self.members = MemberService(self.standings, self.audit)
         self.credits = CreditService()
         self.tokens = AccessTokens(config.secrets.jwt_secret, config.secrets.jwt_secret_previous)
-        # HTTP never takes the connections of the pipeline, however many callers it has.
-        self.http_database = database.limited(config.database_pool[0] - PIPELINE_CONNECTIONS)
+        left = config.database_pool[0] - PIPELINE_CONNECTIONS
+        self.http_database = self.database.limited(left - ACCOUNT_CONNECTIONS)
         self.users = UserService(
-            self.http_database,
+            self.database.limited(ACCOUNT_CONNECTIONS),
             PasswordHasher(config.server.password_hash_concurrency),
             self.tokens,
             self.sessions,
@@ -157,7 +159,44 @@ class Application:
             self.audit,
             self.organizations,
         )
-        self.labels = labels
+
+    def services(
+        self,
+        *,
+        components: Callable[[], Awaitable[Mapping[str, ComponentState]]],
+        examine: Callable[[], Awaitable[Report]],
+        stopping: Callable[[], bool],
+    ) -> Services:
+        """All that the routes need; what they tell of the process is its own to say."""
+        return Services(
+            server=self.config.server,
+            environment=self.config.environment,
+            version=VERSION,
+            database=self.http_database,
+            redis=self.redis,
+            keys=self.api_keys,
+            users=self.users,
+            sessions=self.sessions,
+            tokens=self.tokens,
+            standings=self.standings,
+            audit=self.audit,
+            organizations=self.organizations,
+            members=self.members,
+            credits=self.credits,
+            chains=self.chains,
+            events=self.events,
+            agents=self.agent_reader,
+            triggers=self.triggers,
+            parts=self.parts,
+            follows=self.follows,
+            explainer=self.explainer,
+            backtester=self.backtester,
+            actions=self.actions,
+            deliveries=self.deliveries,
+            components=components,
+            examine=examine,
+            stopping=stopping,
+        )
 
     async def load_subjects(
         self, tx: Transaction, seqs: Collection[EventSeq], trigger_ids: Collection[TriggerId]
@@ -216,13 +255,15 @@ class Application:
         """What a chain's registries answer as of a block; None is a refusal."""
         return await call_at(chain, self._session, self.config.rpc, block, calls)
 
-    def patient(self, stores: Stores, url: str | None = None) -> Patient:
-        """This installation, for the doctor; `url` is where its HTTP side is reached from outside."""
+    def patient(self, stores: Stores, url: str | None = None, served_by: int | None = None) -> Patient:
+        """This installation, for the doctor; `url` is where its HTTP side is reached from outside, and `served_by` the
+        process that runs on servers of our own."""
         return Patient(
             config=self.config,
             database_settings=stores.database,
             redis_url=stores.redis.url,
             embedded=stores.embedded is not None,
+            served_by=served_by,
             database=self.database.limited(1),
             queue=self.queue,
             event_queue=self.event_queue,
@@ -262,247 +303,3 @@ async def schema_fault(database: Database) -> str | None:
         f"The database schema is at {schema.current or 'nothing'}, and this version needs {schema.head}. "
         "Run: agentauri migrate"
     )
-
-
-def serve(config: Config, stores: Stores) -> int:
-    """Run until a signal, or until a worker cannot be kept alive; the exit code."""
-    return uvloop.run(_serve(config, stores))
-
-
-async def _serve(config: Config, stores: Stores) -> int:
-    async with assemble(config, stores) as application:
-        process = Process(application, stores)
-        try:
-            return await process.run()
-        except ConfigError as error:
-            log.critical("process.refused", message="; ".join(error.faults))
-            return 1
-
-
-class Process:
-    """One running process: prepares, starts, waits, drains."""
-
-    def __init__(self, application: Application, stores: Stores) -> None:
-        self._app = application
-        self._stores = stores
-        self._owns_database = stores.embedded is not None and application.config.database is None
-        self._stop = asyncio.Event()
-        self._stop_now = asyncio.Event()
-        self._prepared = asyncio.Event()
-        self._supervisor: Supervisor | None = None
-        self._listener: Listener | None = None
-        self._upkeep = application.database.limited(1)
-
-    async def run(self) -> int:
-        """Prepare, run until told to stop, drain; the exit code.
-
-        HTTP answers from the beginning, and says that we are not ready; the other workers wait for the schema.
-        """
-        self._handle_signals()
-        supervisor = self._supervisor = Supervisor(self._workers(), total_grace=self._app.config.shutdown_grace + 10)
-        supervisor.start()
-        refused = False
-        if await self._prepare():
-            self._prepared.set()
-            log.info(
-                "process.started", version=VERSION, instance=self._app.instance, roles=",".join(self._app.config.roles)
-            )
-            self._tell_where_chains_come_from()
-            await _first(self._stop, supervisor.finished)
-        else:
-            refused = not self._stop.is_set()
-        because = "refused" if refused else f"{supervisor.failed} keeps crashing" if supervisor.failed else "told to"
-        log.info("process.draining", because=because)
-        self._stop.set()
-        await self._drain(supervisor)
-        log.info("process.stopped")
-        return 1 if supervisor.failed or refused else 0
-
-    async def _drain(self, supervisor: Supervisor) -> None:
-        draining = asyncio.create_task(supervisor.stop())
-        await wait_for(draining, self._stop_now)
-        if self._stop_now.is_set():
-            log.warning("process.cancelled", because="told twice")
-        if stuck := await supervisor.cancel():
-            log.critical("process.stuck", workers=",".join(sorted(stuck)))
-            os._exit(1)  # whatever they do, nothing that matters is only in memory; our servers die with us
-
-    def _handle_signals(self) -> None:
-        def told() -> None:
-            (self._stop_now if self._stop.is_set() else self._stop).set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, told)
-
-    async def _prepare(self) -> bool:
-        """Schema, partitions, first key. False when the start is refused, or ended by a signal."""
-        database = self._app.database
-        up = asyncio.create_task(database.up())
-        told = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({up, told}, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        if not up.done():
-            up.cancel()
-            return False
-        if self._owns_database and not (await migrations.state(database)).ok:
-            await migrations.migrate(self._stores.database)
-        if fault := await schema_fault(database):
-            log.critical("schema.refused", message=fault)
-            return False
-        async with database.transaction() as tx:
-            await migrations.ensure_partitions(tx)
-        if self._owns_database:
-            await self._first_start()
-        return True
-
-    async def _first_start(self) -> None:
-        path = self._app.config.data_dir / "first-key"
-        async with self._app.database.transaction() as tx:
-            key = await self._app.organizations.first_start(tx)
-            if key is not None and not sys.stderr.isatty():
-                _write_private(path, key.reveal() + "\n")
-        if key is None:
-            return
-        if sys.stderr.isatty():
-            print(f"\nYour first API key, shown this once:\n\n    {key.reveal()}\n", file=sys.stderr)
-        else:
-            log.info("first_key.written", path=str(path))
-
-    def _workers(self) -> list[Worker]:
-        """Sink first: they start in this order and stop in reverse."""
-        app, roles = self._app, self._app.config.roles
-        workers: list[Worker] = []
-        wakes = [app.dispatcher.wake] if "dispatcher" in roles else []
-        wakes += [app.evaluator.wake] if "evaluator" in roles else []
-        listener = Listener(app.database, wakes)
-        if "dispatcher" in roles:
-            workers.append(Worker("dispatcher", app.dispatcher.run, app.config.shutdown_grace))
-            listener.on("breaker_changed", app.dispatcher.breaker_changed)
-        if "evaluator" in roles:
-            workers.append(Worker("evaluator", app.evaluator.run, 10))
-            listener.on("new_event", app.evaluator.heard)
-            listener.on("trigger_changed", app.evaluator.configured)
-        if wakes:
-            self._listener = listener
-            workers.append(Worker("listener", listener.run, 2))
-        if "indexer" in roles:
-            workers += [indexer.worker for indexer in app.indexers]
-        workers.append(Worker("janitor", self._janitor().run, 5))
-        workers.append(Worker("pulse", self._pulse().run, 2))
-        if "http" in roles:
-            usage = app.api_keys.usage
-            workers.append(Worker("key_usage", lambda stopping: usage.run(self._upkeep, stopping), 2))
-        workers = [Worker(worker.name, self._once_prepared(worker), worker.grace) for worker in workers]
-        if "http" in roles:
-            workers.append(Worker("http", self._http().run, 10))
-        elif app.config.server.metrics_port is not None:
-            workers.insert(
-                0, Worker("metrics", self._probes().run, 2)
-            )  # it tells of the others until they have stopped
-        return workers
-
-    def _once_prepared(self, worker: Worker) -> Callable[[asyncio.Event], Awaitable[None]]:
-        async def run(stopping: asyncio.Event) -> None:
-            await _first(self._prepared, stopping)
-            if not stopping.is_set():
-                await worker.run(stopping)
-
-        return run
-
-    def _janitor(self) -> Janitor:
-        more = [recounting(), Job("api_keys", "api_keys", MINUTE, self._app.api_keys.end_due)]
-        return Janitor(self._upkeep, self._app.event_queue, self._app.config.retention, more=more)
-
-    def _pulse(self) -> Pulse:
-        return Pulse(
-            self._upkeep,
-            instance=self._app.instance,
-            version=VERSION,
-            roles=self._app.config.roles,
-            states=self.components,
-            restarts=lambda: self._supervisor.restarts if self._supervisor else 0,
-            embedded=self._stores.embedded,
-        )
-
-    def _http(self) -> HttpServer:
-        return HttpServer(create_app(self._services()), self._app.config.server)
-
-    def _probes(self) -> HttpServer:
-        server = self._app.config.server
-        app = create_app(self._services(), probes_only=True)
-        return HttpServer(app, server, port=server.metrics_port, variable="METRICS_PORT")
-
-    def _services(self) -> Services:
-        app = self._app
-        return Services(
-            server=app.config.server,
-            environment=app.config.environment,
-            version=VERSION,
-            database=app.http_database,
-            redis=app.redis,
-            keys=app.api_keys,
-            users=app.users,
-            sessions=app.sessions,
-            tokens=app.tokens,
-            standings=app.standings,
-            audit=app.audit,
-            organizations=app.organizations,
-            members=app.members,
-            credits=app.credits,
-            chains=app.chains,
-            events=app.events,
-            agents=app.agent_reader,
-            triggers=app.triggers,
-            parts=app.parts,
-            follows=app.follows,
-            explainer=app.explainer,
-            backtester=app.backtester,
-            actions=app.actions,
-            deliveries=app.deliveries,
-            components=self.components,
-            examine=lambda: examine(app.patient(self._stores)),
-            stopping=self._stop.is_set,
-        )
-
-    async def components(self) -> Mapping[str, ComponentState]:
-        """The state of every part of this process, by name."""
-        prepared = self._prepared.is_set()
-        states: dict[str, ComponentState] = {"database": "ok", "migrations": "ok" if prepared else "failed"}
-        statuses: dict[ChainId, str] = {}
-        try:
-            async with asyncio.timeout(2.0), self._app.database.transaction(durable=False) as tx:
-                if prepared:
-                    statuses = {ChainId(s.chain_id): s.status for s in await self._app.chains.status(tx)}
-        except (Unavailable, TimeoutError):
-            states["database"] = "failed"
-        states["redis"] = "degraded" if self._app.queue.away else "ok"
-        running = self._supervisor.names if self._supervisor else frozenset()
-        crashed = self._supervisor.crashed if self._supervisor else frozenset()
-        for name in ("listener", "evaluator", "dispatcher", "janitor"):
-            states[name] = "failed" if name in crashed else "ok" if name in running else "off"
-        if self._listener is not None and not self._listener.connected and states["listener"] == "ok":
-            states["listener"] = "degraded"
-        for indexer in self._app.indexers if "indexer" in self._app.config.roles else ():
-            name = f"indexer:{indexer.chain.id}"
-            well = statuses.get(indexer.chain.id) in ("live", "backfill", "starting", None)
-            states[name] = "failed" if name in crashed else "ok" if well else "degraded"
-        return states
-
-    def _tell_where_chains_come_from(self) -> None:
-        if "indexer" in self._app.config.roles and not self._app.indexers:
-            log.warning("chain.none", message="No chain is configured: RPC_URLS_<chain id>=https://… adds one")
-
-
-async def _first(*events: asyncio.Event) -> None:
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
-def _write_private(path: Path, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)

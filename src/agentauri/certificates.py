@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
 FOLDER = Path("docker/postgres/certs")
+HOSTS = ("localhost", "postgres", "127.0.0.1")
 DAYS = 825
 WARN_DAYS = 14
 
@@ -27,12 +28,13 @@ class Expiry(Struct, frozen=True):
     days: int
 
 
-def generate(folder: Path, hosts: Sequence[str], days: int = DAYS) -> list[Path]:
-    """Write root.crt, server.crt and server.key (0600) for `hosts`; what was there is replaced.
+def generate(folder: Path, hosts: Sequence[str], days: int = DAYS, since: datetime | None = None) -> list[Path]:
+    """Write root.crt, server.crt and server.key (0600) for `hosts`, valid for so many days since now; what was there is
+    replaced.
 
     The root's own key is thrown away: a new certificate gets a new root.
     """
-    now = datetime.now(UTC)
+    now = since or datetime.now(UTC)
     root_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "AgentAuri PostgreSQL root")])
     root = (

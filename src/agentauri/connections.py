@@ -61,6 +61,8 @@ def postgres_environment(url: str) -> dict[str, str]:
         "PGDATABASE": query.pop("dbname", None) or unquote(parts.path.lstrip("/")) or None,
         "PGSSLMODE": query.get("sslmode"),
         "PGSSLROOTCERT": query.get("sslrootcert"),
+        "PGSSLCERT": query.get("sslcert"),
+        "PGSSLKEY": query.get("sslkey"),
     }
     return {name: value for name, value in values.items() if value}
 
@@ -84,6 +86,7 @@ def _redis_arguments(url: str) -> list[str]:
         *(["--user", unquote(parts.username)] if parts.username else []),
         *(["-n", database] if database else []),
         *(["--tls"] if parts.scheme == "rediss" else []),
+        *(["--cacert", root] if (root := dict(parse_qsl(parts.query)).get("ssl_ca_certs")) else []),
     ]
 
 

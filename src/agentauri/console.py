@@ -11,10 +11,11 @@ from uuid import UUID
 
 import msgspec
 
-from agentauri.accounts import SYSTEM, Environment, KeyDraft, Permission
+from agentauri.accounts import SYSTEM, Environment, KeyDraft, Permission, Target
 from agentauri.actions import DeliveryFilter, DeliveryNotFound, Replay
 from agentauri.agents import Projections, sample
 from agentauri.app import Application
+from agentauri.billing import TransactionType, read_usdc, write_usdc
 from agentauri.chain import Chain, ChainNotFound, ChainStatus, Redecoder, Verdict
 from agentauri.errors import Unavailable
 from agentauri.triggers import TriggerNotFound
@@ -80,6 +81,24 @@ async def set_plan(app: Application, reference: str, plan: Plan) -> str:
         before = await app.organizations.hold(tx, found.id)
         await app.organizations.set_plan(tx, SYSTEM, before, plan)
     return f"{before.slug}: {before.plan} -> {plan}"
+
+
+async def book_credit(
+    app: Application,
+    reference: str,
+    amount: str,
+    kind: TransactionType,
+    description: str | None,
+    reference_id: str | None,
+) -> str:
+    micro = read_usdc(amount)
+    async with app.database.transaction() as tx:
+        found = await app.organizations.find(tx, reference)
+        booked = await app.credits.book(tx, found.id, micro, kind, description=description, reference_id=reference_id)
+        details = {"amount": micro, "transaction_type": kind, "transaction_id": booked.id}
+        target = Target("organization", found.id)
+        await app.audit.record(tx, SYSTEM, "credits.changed", organization_id=found.id, target=target, details=details)
+    return f"{found.slug}: {write_usdc(micro)}, now {write_usdc(booked.balance_after)}"
 
 
 async def list_users(app: Application) -> Rows:

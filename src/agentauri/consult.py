@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 import msgspec
+from msgspec import Struct
 
 from agentauri.app import Stores, assemble
 from agentauri.config import Config
 from agentauri.connections import masked
-from agentauri.doctor import CheckResult, Report, bundle, examine
+from agentauri.doctor import CHECKS, OUTSIDE, CheckResult, Report, bundle, examine
 
 EXIT_CODES = {"ok": 0, "warn": 1, "fail": 2}
 COULD_NOT_RUN = 3
@@ -24,28 +25,41 @@ INVISIBLE = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if code !
 """Error texts are other people's: none of them may move the cursor."""
 
 
-def consult(
-    config: Config, stores: Stores, *, as_json: bool, fix: bool, url: str | None, to: Path | None, logs: Sequence[Path]
-) -> int:
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What was typed: which checks (none named: all), whether to mend, where to look from outside, what to pack."""
+
+    only: Sequence[str]
+    fix: bool
+    url: str | None
+    bundle: Path | None
+    logs: Sequence[Path]
+
+
+def unknown(names: Sequence[str]) -> list[str]:
+    """Those that no check has."""
+    known = {check.name for check in (*CHECKS, *OUTSIDE)}
+    return [name for name in names if name not in known]
+
+
+def consult(config: Config, stores: Stores, wanted: Wanted, *, as_json: bool) -> int:
     """Run the checks and print them; the exit code."""
-    report, packed = asyncio.run(_consult(config, stores, fix=fix, url=url, to=to, logs=logs))
+    report, packed = asyncio.run(_consult(config, stores, wanted))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
     else:
         _print(report)
-    if to is not None:
-        click.echo(f"{to} holds {', '.join(packed)}; secrets are masked, look before you send it", err=True)
+    if wanted.bundle is not None:
+        click.echo(f"{wanted.bundle} holds {', '.join(packed)}; secrets are masked, look before you send it", err=True)
     return EXIT_CODES[report.result]
 
 
-async def _consult(
-    config: Config, stores: Stores, *, fix: bool, url: str | None, to: Path | None, logs: Sequence[Path]
-) -> tuple[Report, list[str]]:
+async def _consult(config: Config, stores: Stores, wanted: Wanted) -> tuple[Report, list[str]]:
     async with assemble(config, stores) as application:
-        patient = application.patient(stores, url)
-        report = await examine(patient, heal=fix)
-        packed = await bundle(patient, report, masked(config), logs, to) if to is not None else []
-    return report, packed
+        patient = application.patient(stores, wanted.url, stores.embedded.joined if stores.embedded else None)
+        report = await examine(patient, heal=wanted.fix, only=wanted.only)
+        if wanted.bundle is None:
+            return report, []
+        return report, await bundle(patient, report, masked(config), wanted.logs, wanted.bundle)
 
 
 def _print(report: Report) -> None:

@@ -15,7 +15,9 @@ import socket
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 from sqlalchemy import CursorResult, Executable, MetaData
@@ -167,10 +169,12 @@ class Database:
         *,
         outage: Outage | None = None,
         share: asyncio.Semaphore | None = None,
+        droughts: list[float] | None = None,
     ) -> None:
         self._engine = engine
         self._config = config
         self._share = share
+        self._droughts = [float("-inf")] if droughts is None else droughts  # of all shares of the pool, the last
         self._outage = outage or Outage(self._connect_raw)
         self._weather = Weather(self._outage)
 
@@ -196,7 +200,17 @@ class Database:
 
     def limited(self, connections: int) -> Database:
         """The same pool, of which at most this many connections are in use here at once."""
-        return Database(self._engine, self._config, outage=self._outage, share=asyncio.Semaphore(connections))
+        return Database(
+            self._engine,
+            self._config,
+            outage=self._outage,
+            share=asyncio.Semaphore(connections),
+            droughts=self._droughts,
+        )
+
+    def ran_dry(self, seconds: float) -> bool:
+        """Whether somebody waited in vain for a connection of the pool within so many seconds."""
+        return time.monotonic() - self._droughts[0] < seconds
 
     @asynccontextmanager
     async def transaction(self, *, durable: bool = True, later: Later | None = None) -> AsyncIterator[Transaction]:
@@ -228,6 +242,25 @@ class Database:
             await tx.follow_up()
         else:
             later(tx.follow_up())
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Transaction]:
+        """For one statement that only reads, in one round trip: it needs no BEGIN and no COMMIT. A second statement
+        would see a later moment than the first, and a change would stay although what follows fails.
+
+        Raises:
+            DatabaseUnavailable, PoolExhausted: as `transaction`.
+        """
+        async with self._turn(), self._connection() as connection:
+            with self._weather:
+                raw = await _driver(connection)
+            tx = Transaction(connection, raw, self._weather, "")
+            tx.begun = True
+            try:
+                yield tx
+            except asyncio.CancelledError:
+                await connection.invalidate()  # the answer may still be on its way
+                raise
 
     @asynccontextmanager
     async def outside(self) -> AsyncIterator[Connection]:
@@ -271,6 +304,7 @@ class Database:
             self._share.release()
 
     def _exhausted(self) -> PoolExhausted:
+        self._droughts[0] = time.monotonic()
         log.error(
             "pool.exhausted",
             code="DB_POOL_EXHAUSTED",
@@ -314,7 +348,20 @@ async def _roll_back(connection: AsyncConnection, raw: Connection) -> None:
         await connection.invalidate()  # never give a connection back in doubt
 
 
+def _need_files(url: str) -> None:
+    """Name the file of a certificate that cannot be read: the driver says only that something cannot."""
+    parameters = dict(parse_qsl(urlsplit(url).query))
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        path = parameters.get(name)
+        try:
+            if path is not None:
+                Path(path).open("rb").close()
+        except OSError as error:
+            raise asyncpg.ClientConfigurationError(f"{name}: certificate file {path}: {error.strerror}") from error
+
+
 async def _connect(config: DatabaseConfig, *, statement_timeout: str) -> Connection:
+    _need_files(config.url.reveal())
     connection: Connection = await asyncpg.connect(
         config.url.reveal(),
         timeout=config.acquire_timeout,

@@ -41,6 +41,8 @@ _OUT_OF_WINDOWS = f"""swept.ctid IN (
         AND w.event_time < open.since - (s.state ->> 'seconds')::bigint
     WHERE s.state ? 'seconds' LIMIT {BATCH})"""  # noqa: S608 (our own words)
 
+_OLDER = "{} < now() - make_interval(days => $1)"
+
 # Nothing is left of its level: one wears off with each day.
 _FORGIVEN = """last_failure_at < now() - interval '48 hours'
     AND level * interval '24 hours' <= now() - last_failure_at"""
@@ -73,7 +75,8 @@ class Janitor:
             Job("deliveries", "deliveries", HOUR, self._retire_deliveries),
             Job("parked", "event_queue", HOUR, self._drop_parked),
             Job("invalid_indexes", "pg_index", HOUR, self._report_invalid_indexes),
-            *self._sweeps(),
+            *_sweeps_of_records(retention),
+            *_sweeps_of_memories(retention),
             *more,
         ]
         self._due: dict[str, float] = {}
@@ -174,70 +177,76 @@ class Janitor:
             log.warning("janitor.index_invalid", index=row["name"], remedy=f"REINDEX INDEX CONCURRENTLY {row['name']}")
         return False
 
-    def _sweeps(self) -> list[Job]:
-        """Jobs that delete by one condition."""
 
-        def sweep(
-            name: str, table: str, every: float, condition: str, *arguments: object, allowed: bool = False
-        ) -> Job:
-            async def run(tx: Transaction) -> bool:
-                if allowed:  # the table keeps its rows from everybody else
-                    await tx.run("SET LOCAL agentauri.retention = 'on'")
-                count = await tx.run(
-                    f"""DELETE FROM {table} WHERE ctid = ANY(ARRAY(
-                            SELECT ctid FROM {table} swept WHERE {condition} LIMIT {BATCH}))""",  # noqa: S608
-                    *arguments,
-                )
-                if count:
-                    metrics.JANITOR_DELETED.labels(name).inc(count)
-                    tx.on_commit(lambda: log.info("janitor.swept", step=name, table=table, rows=count))
-                return count == BATCH
+def _sweep(name: str, table: str, every: float, condition: str, *arguments: object, allowed: bool = False) -> Job:
+    """A job that deletes by one condition."""
 
-            return Job(name, table, every, run)
+    async def run(tx: Transaction) -> bool:
+        if allowed:  # the table keeps its rows from everybody else
+            await tx.run("SET LOCAL agentauri.retention = 'on'")
+        count = await tx.run(
+            f"""DELETE FROM {table} WHERE ctid = ANY(ARRAY(
+                    SELECT ctid FROM {table} swept WHERE {condition} LIMIT {BATCH}))""",  # noqa: S608
+            *arguments,
+        )
+        if count:
+            metrics.JANITOR_DELETED.labels(name).inc(count)
+            tx.on_commit(lambda: log.info("janitor.swept", step=name, table=table, rows=count))
+        return count == BATCH
 
-        older = "{} < now() - make_interval(days => $1)"
-        keep = self._retention
-        return [
-            sweep("ledger", "processed_events", HOUR, older.format("processed_at"), keep.processed_days),
-            sweep("changes", "trigger_changes", HOUR, older.format("changed_at"), CHANGES_DAYS),
-            sweep("signing_secrets", "signing_secrets", MINUTE, "expires_at <= now()"),
-            sweep("sessions", "sessions", HOUR, older.format("least(ended_at, expires_at)"), SESSION_DAYS),
-            sweep("auth_failures", "auth_failures", HOUR, older.format("created_at"), keep.auth_failures_days),
-            sweep("lockouts", "lockouts", HOUR, _FORGIVEN),
-            sweep("key_usage", "key_usage", DAY, older.format("hour"), KEY_USAGE_DAYS),
-            sweep("audit_log", "audit_log", DAY, older.format("occurred_at"), keep.audit_days, allowed=True),
-            sweep("heartbeats", "process_heartbeats", HOUR, older.format("seen_at"), HEARTBEAT_DAYS),
-            sweep("idle_state", "trigger_state", DAY, older.format("updated_at"), keep.state_idle_days),
-            sweep(
-                "undo", "state_undo", HOUR,
-                """EXISTS (SELECT FROM checkpoints c
-                           WHERE c.chain_id = swept.chain_id AND c.finalized_number >= swept.block_number)""",
-            ),
-            sweep(
-                "undo_unindexed", "state_undo", DAY,
-                """NOT EXISTS (SELECT FROM checkpoints c WHERE c.chain_id = swept.chain_id)
-                   AND EXISTS (SELECT FROM events e WHERE e.seq = swept.event_seq
-                               AND e.created_at < now() - make_interval(days => $1))""",
-                keep.deliveries_days,
-            ),
-            sweep(
-                "timers", "timers", HOUR,
-                """(swept.fired_at IS NOT NULL OR swept.cancelled_by IS NOT NULL) AND NOT EXISTS (
-                    SELECT FROM state_undo u WHERE u.event_seq IN (swept.event_seq, swept.cancelled_by))""",
-            ),
-            sweep("samples", "window_samples", HOUR, _OUT_OF_WINDOWS),
-            sweep(
-                "lost_samples", "window_samples", DAY,
-                f"NOT EXISTS (SELECT FROM trigger_state s WHERE {_SAME_KEY.format('s', 'swept')})",
-            ),
-            *(
-                sweep(
-                    f"gone_{table}", table, HOUR,
-                    "NOT EXISTS (SELECT FROM triggers t WHERE t.id = swept.trigger_id)",
-                )
-                for table in OF_GONE_TRIGGERS
-            ),
-        ]  # fmt: skip
+    metrics.JANITOR_DELETED.labels(name)  # told as 0 until then
+    return Job(name, table, every, run)
+
+
+def _sweeps_of_records(keep: RetentionConfig) -> list[Job]:
+    """What was written down, and has been kept for long enough."""
+    return [
+        _sweep("ledger", "processed_events", HOUR, _OLDER.format("processed_at"), keep.processed_days),
+        _sweep("changes", "trigger_changes", HOUR, _OLDER.format("changed_at"), CHANGES_DAYS),
+        _sweep("signing_secrets", "signing_secrets", MINUTE, "expires_at <= now()"),
+        _sweep("sessions", "sessions", HOUR, _OLDER.format("least(ended_at, expires_at)"), SESSION_DAYS),
+        _sweep("auth_failures", "auth_failures", HOUR, _OLDER.format("created_at"), keep.auth_failures_days),
+        _sweep("lockouts", "lockouts", HOUR, _FORGIVEN),
+        _sweep("key_usage", "key_usage", DAY, _OLDER.format("hour"), KEY_USAGE_DAYS),
+        _sweep("audit_log", "audit_log", DAY, _OLDER.format("occurred_at"), keep.audit_days, allowed=True),
+        _sweep("heartbeats", "process_heartbeats", HOUR, _OLDER.format("seen_at"), HEARTBEAT_DAYS),
+    ]
+
+
+def _sweeps_of_memories(keep: RetentionConfig) -> list[Job]:
+    """What triggers remember, and nothing can need any more."""
+    return [
+        _sweep("idle_state", "trigger_state", DAY, _OLDER.format("updated_at"), keep.state_idle_days),
+        _sweep(
+            "undo", "state_undo", HOUR,
+            """EXISTS (SELECT FROM checkpoints c
+                       WHERE c.chain_id = swept.chain_id AND c.finalized_number >= swept.block_number)""",
+        ),
+        _sweep(
+            "undo_unindexed", "state_undo", DAY,
+            """NOT EXISTS (SELECT FROM checkpoints c WHERE c.chain_id = swept.chain_id)
+               AND EXISTS (SELECT FROM events e WHERE e.seq = swept.event_seq
+                           AND e.created_at < now() - make_interval(days => $1))""",
+            keep.deliveries_days,
+        ),
+        _sweep(
+            "timers", "timers", HOUR,
+            """(swept.fired_at IS NOT NULL OR swept.cancelled_by IS NOT NULL) AND NOT EXISTS (
+                SELECT FROM state_undo u WHERE u.event_seq IN (swept.event_seq, swept.cancelled_by))""",
+        ),
+        _sweep("samples", "window_samples", HOUR, _OUT_OF_WINDOWS),
+        _sweep(
+            "lost_samples", "window_samples", DAY,
+            f"NOT EXISTS (SELECT FROM trigger_state s WHERE {_SAME_KEY.format('s', 'swept')})",
+        ),
+        *(
+            _sweep(
+                f"gone_{table}", table, HOUR,
+                "NOT EXISTS (SELECT FROM triggers t WHERE t.id = swept.trigger_id)",
+            )
+            for table in OF_GONE_TRIGGERS
+        ),
+    ]  # fmt: skip
 
 
 async def _is_alone(tx: Transaction) -> bool:

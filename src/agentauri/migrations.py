@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from uuid import UUID
 
@@ -93,6 +94,14 @@ async def connect(config: DatabaseConfig) -> AsyncIterator[AsyncConnection]:
             yield connection
     finally:
         await engine.dispose()
+
+
+@cache
+def trigger_names() -> frozenset[str]:
+    """Every trigger that a revision makes on a table."""
+    sources = (path for path in _folder().rglob("*") if path.suffix in (".sql", ".py"))
+    made = r"CREATE (?:OR REPLACE )?(?:CONSTRAINT )?TRIGGER ([a-z_]+)"
+    return frozenset(name for path in sources for name in re.findall(made, path.read_text(encoding="utf-8")))
 
 
 async def restore_event_triggers(tx: Transaction) -> bool:

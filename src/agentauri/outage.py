@@ -60,8 +60,9 @@ class DatabaseBusy(DatabaseUnavailable):
 
 def is_tls_fault(error: BaseException) -> bool:
     """Whether the server, or we, insist on an encryption or a certificate that the other side does not offer."""
+    kinds = (OSError, asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InterfaceError)
     reason = str(error)
-    return "SSL" in reason or "certificate" in reason or "pg_hba.conf" in reason
+    return isinstance(error, kinds) and ("SSL" in reason or "certificate" in reason or "pg_hba.conf" in reason)
 
 
 class Outage:
@@ -137,7 +138,9 @@ class Weather:
             cause = error.orig.__cause__ or error.orig
         if isinstance(cause, BUSY):
             raise DatabaseBusy("Another transaction was in the way.") from error
-        if isinstance(cause, asyncpg.InterfaceError):
+        if is_tls_fault(cause):
+            weather = True  # whoever keeps the server may change its mind, or its certificate
+        elif isinstance(cause, asyncpg.InterfaceError):
             weather = "connection" in str(cause) or "closed" in str(cause)
         else:
             weather = isinstance(cause, WEATHER)

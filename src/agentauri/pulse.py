@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -21,12 +22,14 @@ from agentauri.supervisor import wait_until
 
 log = get_logger(__name__)
 
-BEAT_SECONDS, LAG_SECONDS, REVIVE_SECONDS = 10.0, 0.5, 2.0
+BEAT_SECONDS, LAG_SECONDS, REVIVE_SECONDS, FAREWELL_SECONDS = 10.0, 0.5, 2.0, 1.0
+DRY_SECONDS = 300.0
+"""For so long after it the heartbeat tells that the pool was exhausted."""
 
 
 class Pulse:
-    """Worker `pulse`. The heartbeat carries, for others to see, each component's state and how often a worker was
-    started again within the last hour."""
+    """Worker `pulse`. The heartbeat carries, for others to see, each component's state, whether the pool was exhausted
+    of late, and how often a worker was started again within the last hour."""
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Pulse:
 
     async def run(self, stopping: asyncio.Event) -> None:
         next_beat = next_look = 0.0
+        told_dry = False
         while not stopping.is_set():
             started = time.monotonic()
             await wait_until(stopping, LAG_SECONDS)
@@ -57,15 +61,21 @@ class Pulse:
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + REVIVE_SECONDS
                 self._revive()
-            if time.monotonic() >= next_beat:
+            dry = self._database.ran_dry(DRY_SECONDS)
+            if time.monotonic() >= next_beat or dry != told_dry:
+                told_dry = dry
                 next_beat = time.monotonic() + BEAT_SECONDS
                 await self.beat()
+        await self._farewell()
 
     async def beat(self) -> None:
-        """Write this instance's heartbeat and note how much memory it takes; an outage only skips a beat."""
+        """Write this instance's heartbeat, and note its memory and tasks; an outage only skips a beat."""
         metrics.RESIDENT_BYTES.set(resident_bytes())
+        metrics.LOOP_TASKS.set(len(asyncio.all_tasks()))
         try:
-            status = msgspec.json.encode({**await self._states(), "restarts": self._restarts()}).decode()
+            pool = "exhausted" if self._database.ran_dry(DRY_SECONDS) else "ok"
+            states = {**await self._states(), "pool": pool, "restarts": self._restarts()}
+            status = msgspec.json.encode(states).decode()
             async with self._database.transaction(durable=False) as tx:
                 await tx.run(
                     "INSERT INTO process_heartbeats (instance, role, version, status, seen_at)"
@@ -79,6 +89,12 @@ class Pulse:
                 )
         except Unavailable:
             return
+
+    async def _farewell(self) -> None:
+        """Take the heartbeat away, so that nobody takes this process for one that died."""
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS), self._database.transaction(durable=False) as tx:
+                await tx.run("DELETE FROM process_heartbeats WHERE instance = $1", self._instance)
 
     def _revive(self) -> None:
         if self._embedded is None:

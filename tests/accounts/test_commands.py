@@ -11,7 +11,8 @@ from agentauri.accounts import Caller, OrganizationNotFound, Registration
 from agentauri.accounts.errors import AccountDisabled, InvalidCredentials, UserNotFound
 from agentauri.app import Application, Stores, assemble
 from agentauri.config import Config, DatabaseConfig, RedisConfig
-from agentauri.types import Secret
+from agentauri.errors import Invalid
+from agentauri.types import Page, Secret
 
 HERE = Caller(address="192.0.2.1", user_agent=None, route="/auth/login", request_id=None)
 PASSWORD = Secret("correct horse battery")
@@ -37,6 +38,27 @@ async def test_a_plan_is_given_by_slug_and_told_of_in_the_audit_trail(app: Appli
     assert tuple(changed) == ("system", "pro")
     with pytest.raises(OrganizationNotFound):
         await console.set_plan(app, "nobody", "pro")
+
+
+async def test_credit_that_is_booked_is_in_the_ledger_and_in_the_audit_trail(app: Application) -> None:
+    await console.create_key(app, "Acme", "k", "live", ("read",))
+
+    assert await console.book_credit(app, "acme", "12.5", "purchase", "an invoice", "4711") == (
+        "acme: 12.500000 USDC, now 12.500000 USDC"
+    )
+    assert await console.book_credit(app, "acme", "-20.000001", "usage", None, None) == (
+        "acme: -20.000001 USDC, now -7.500001 USDC"
+    )
+
+    async with app.database.transaction() as tx:
+        acme = await app.organizations.find(tx, "acme")
+        ledger = await app.credits.transactions(tx, acme.id, None, Page(limit=10, offset=0))
+        told = await tx.fetchval("SELECT count(*) FROM audit_log WHERE event = 'credits.changed'")
+    assert [(one.amount, one.reference_id) for one in ledger.data] == [(-20_000_001, None), (12_500_000, "4711")]
+    assert told == 2
+    for refused in ("0", "1.0000001", "1e3", "", "nan", "99999999999"):
+        with pytest.raises(Invalid):
+            await console.book_credit(app, "acme", refused, "bonus", None, None)
 
 
 async def test_keys_are_listed_with_the_slugs_of_their_organizations(app: Application) -> None:

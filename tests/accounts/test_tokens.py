@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, tzinfo
 from typing import Any
 
 import pytest
@@ -39,6 +40,22 @@ def test_a_token_of_the_previous_secret_is_read_and_none_is_issued_with_it() -> 
 
 
 NOW = int(time.time())
+
+
+def test_a_token_that_was_read_before_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class InTwoHours(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> InTwoHours:
+            return cls.fromtimestamp(NOW + 7200, tz)
+
+    token = TOKENS.issue(CLAIMS).reveal()
+    assert [TOKENS.read(token), TOKENS.read(token)] == [CLAIMS, CLAIMS]
+
+    monkeypatch.setattr("jose.jwt.datetime", InTwoHours)
+    monkeypatch.setattr(time, "time", lambda: NOW + 7200.0)
+
+    with pytest.raises(InvalidToken):
+        TOKENS.read(token)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from agentauri.accounts import (
     AccessTokens,
@@ -214,6 +215,19 @@ async def test_the_fifth_failure_locks_the_name_from_there_and_nowhere_else(hous
     assert (await house.log_in("Alice", caller=THERE)).user.username == "Alice"
 
 
+async def test_a_lock_holds_for_the_whole_64_of_an_ipv6_address(house: House) -> None:
+    await house.register("Alice")
+    for number in range(5):
+        somewhere = structs.replace(HERE, address=f"2001:db8::{number}")
+        with pytest.raises(InvalidCredentials):
+            await house.log_in("alice", Secret("wrong wrong wrong"), somewhere)
+
+    with pytest.raises(AccountLocked):
+        await house.log_in("alice", caller=structs.replace(HERE, address="2001:db8::ffff:1"))
+    in_another = await house.log_in("alice", caller=structs.replace(HERE, address="2001:db8:0:1::1"))
+    assert in_another.user.username == "Alice"
+
+
 async def test_names_that_nobody_has_are_locked_too(house: House) -> None:
     for _ in range(5):
         with pytest.raises(InvalidCredentials):
@@ -382,6 +396,13 @@ async def test_who_owns_an_organization_with_others_in_it_cannot_be_deleted(hous
     with pytest.raises(InvalidCredentials):
         await house.log_in("Alice")
     assert "account.deleted" in await house.told(alice.user.id)
+    async with house.database.transaction() as tx:
+        ended = await tx.fetchrow(
+            "SELECT actor_id, details FROM audit_log WHERE event = 'organization.deleted' AND organization_id = $1",
+            standing.organization_id,
+        )
+    assert ended is not None
+    assert (ended["actor_id"], ended["details"]) == (alice.user.id, "{}")
 
 
 async def test_the_operator_hands_out_a_new_password_and_every_session_ends(house: House) -> None:

@@ -321,7 +321,7 @@ async def test_a_claimed_send_that_never_began_keeps_no_room_at_its_destination(
     dispatcher = make_dispatcher(config=DispatcherConfig(allow_insecure_targets=True, destination_concurrency=1))
     id_ = await world.delivery(await world.trigger())
     await dispatcher.take()
-    dispatcher._give_up()
+    dispatcher._sends.give_up()
 
     await client.flushall()
     await client.rpush("action_jobs", str(id_))

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from agentauri.actions import ChainLabel, Guard, Outbound, TriggerFacts, make_channels
-from agentauri.actions.channels import Channel, StoredAction, mcp_client
+from agentauri.actions.channels import Channel, Sent, StoredAction, mcp_client
 from agentauri.actions.channels.mcp import ToolCall
 from agentauri.actions.errors import DeliveryFailed, Permanent, Retryable
 from agentauri.actions.message import Message
@@ -142,11 +142,15 @@ async def channel(action_type: str, guard: Guard) -> AsyncIterator[Channel]:
 
 
 async def verdict(opened: Channel, action: StoredAction) -> DeliveryFailed | None:
+    ended: asyncio.Future[Sent | Exception] = asyncio.get_running_loop().create_future()
     try:
-        await opened.prepare(action).send(MESSAGE)
+        opened.prepare(action).begin(MESSAGE, ended.set_result)
+        outcome = await ended
     except DeliveryFailed as failed:
         return failed
-    return None
+    if isinstance(outcome, Exception) and not isinstance(outcome, DeliveryFailed):
+        raise outcome
+    return outcome if isinstance(outcome, DeliveryFailed) else None
 
 
 async def accepts(opened: Channel, action: StoredAction) -> bool:

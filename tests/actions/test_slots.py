@@ -10,7 +10,7 @@ import redis.asyncio
 
 from agentauri.actions import Queue, connect_redis
 from agentauri.actions.errors import RedisUnavailable
-from agentauri.actions.slots import KEEP_MS, Slots, Turns, Wish
+from agentauri.actions.slots import KEEP_MS, LEAST_WAIT_MS, LONGEST_FULL_MS, Slots, Turns, Wish, bounded
 
 NOW = 1_800_000_000_000
 
@@ -46,6 +46,15 @@ async def test_no_moment_is_further_away_than_an_hour(slots: Slots) -> None:
     await slots.reserve([Wish("a", 1000, 100_000)], now=NOW)
 
     assert await slots.reserve([Wish("a", 1000, 1)], now=NOW) == [Turns(0, NOW + KEEP_MS)]
+
+
+def test_what_waits_for_a_destination_that_recovers_is_looked_at_again_within_two_minutes() -> None:
+    waits = {bounded(place * 3_000, paced=False) for place in range(1, 1_000)}
+
+    assert max(waits) <= LONGEST_FULL_MS
+    assert len(waits) > 900  # spread, not all at once
+    assert bounded(0, paced=False) == LEAST_WAIT_MS
+    assert bounded(KEEP_MS / 2, paced=True) == KEEP_MS / 2
 
 
 async def test_a_pace_lets_one_go_each_interval_and_lines_the_others_up(slots: Slots) -> None:

@@ -154,6 +154,22 @@ async def test_a_connection_that_ended_or_spoke_while_idle_is_not_used_again() -
     assert peer.connections == 2
 
 
+async def test_whoever_asks_again_at_once_is_not_told_what_nobody_asked_for() -> None:
+    peer = Scripted(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 500 Late\r\nContent-Length: 0\r\n\r\n")
+    second: asyncio.Future[Answer | Exception] = asyncio.get_running_loop().create_future()
+    async with peer.listening() as wire:
+
+        def again(_: object) -> None:
+            peer.answers = [b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"]
+            wire.begin(peer.place, ["127.0.0.1"], REQUEST, 20.0, second.set_result)
+
+        wire.begin(peer.place, ["127.0.0.1"], REQUEST, 20.0, again)
+        answer = await second
+
+    assert isinstance(answer, Answer)
+    assert answer.status == 202
+
+
 async def test_connections_that_idle_for_long_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentauri.actions.wire.IDLE_SECONDS", 0.01)
     peer = Scripted(b"HTTP/1.1 204 No Content\r\n\r\n")

@@ -159,6 +159,24 @@ async def test_trap_7_a_registration_within_a_registration(
     assert [one["agent_uri"] for one in (await agents(database)).values()] == ["ipfs://outer", "ipfs://inner"]
 
 
+async def test_traps_8_and_16_agents_share_a_wallet_and_a_uri_until_one_is_told_another(
+    chain: LocalChain, catch_up: Caught, database: Database
+) -> None:
+    first, _ = await chain.register("https://a.example")
+    second, _ = await chain.register("https://a.example")
+    await catch_up()
+    assert {(one["agent_uri"], one["agent_wallet"]) for one in (await agents(database)).values()} == {
+        ("https://a.example", OWNER)
+    }
+
+    told = await chain.send(chain.identity_call("setAgentURI", first, "https://b.example"))
+    await catch_up()
+
+    assert len(told.logs) == 2  # a hint that the document changed, then where it is
+    uris = {agent: one["agent_uri"] for agent, one in (await agents(database)).items()}
+    assert uris == {first: "https://b.example", second: "https://a.example"}
+
+
 async def test_traps_10_to_13_feedback_and_validations_of_agent_zero(
     chain: LocalChain, catch_up: Caught, database: Database
 ) -> None:

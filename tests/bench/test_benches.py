@@ -10,10 +10,12 @@ import structlog
 
 import harness
 from agentauri.embedded import Embedded
+from backtest import Remembering, Stateless
 from deliver import Deliver
 from evaluate import Evaluate
 from fairness import Fairness
 from harness import Bench, Reading, Stage, WrongTotals
+from http_api import Key, Limiter, Read, Storm
 from idle import Help, Idle, Memory, Start
 from index import Index
 from latency import Latency
@@ -24,7 +26,9 @@ from stateful import Stateful
 from whole_path import WholePath
 
 SMALL = ["--scale", "0.01", "--runs", "1"]
-SLOW = [pytest.param(bench, marks=pytest.mark.soak) for bench in (Backlog, Fairness, Idle, Memory, Restore, Start)]
+SLOW = [
+    pytest.param(bench, marks=pytest.mark.soak) for bench in (Backlog, Fairness, Idle, Memory, Restore, Start, Storm)
+]
 """These wait, whatever their size."""
 
 
@@ -35,7 +39,11 @@ def own_log() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.mark.parametrize("bench", [Index, Evaluate, Scale, Deliver, Latency, Stateful, WholePath, Poll, Help, *SLOW])
+LIKE_ANOTHER = [pytest.param(bench, marks=pytest.mark.soak) for bench in (Remembering, Limiter, Key)]
+ALL = [Index, Evaluate, Scale, Deliver, Latency, Stateful, Stateless, WholePath, Read, Poll, Help, *SLOW, *LIKE_ANOTHER]
+
+
+@pytest.mark.parametrize("bench", ALL)
 def test_a_bench_finds_the_rows_that_its_work_must_leave(
     bench: type[Bench], servers: Embedded, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,9 +9,7 @@ from agentauri.chain import Step
 from agentauri.database import Database, DatabaseUnavailable
 from chains import logs
 from chains.driving import FAST, Open, Serve, canonical_events, checkpoint, contents, drain, rows, truth, wake
-from chains.scripted import RANGE_DIALECTS, ScriptedChain, transaction
-
-REGISTRIES = {"identity": logs.IDENTITY, "reputation": logs.REPUTATION, "validation": logs.VALIDATION}
+from chains.scripted import ScriptedChain, transaction
 
 
 def busy_chain(blocks: int = 60, every: int = 7, chain_id: int = 84532) -> ScriptedChain:
@@ -99,20 +97,6 @@ async def test_after_ten_days_away_every_block_is_read_once(
     assert edges[0][0] == 61
     assert edges[-1][1] == chain.head.number == 60 + 40 * 550
     assert all(after[0] == before[1] + 1 for before, after in itertools.pairwise(edges))
-
-
-async def test_providers_that_limit_ranges_each_in_its_own_words_are_asked_for_less(
-    database: Database, serve: Serve, open_indexer: Open
-) -> None:
-    for chain_id, dialect in zip((10, 56, 100, 137, 143, 196), RANGE_DIALECTS, strict=True):
-        chain = busy_chain(blocks=3_000, every=100, chain_id=chain_id)
-        node = await serve(chain)
-        node.range_dialect, node.range_limit = dialect, 300
-
-        await drain(open_indexer(node, chain_id=chain_id, class_="testnet", **REGISTRIES))
-
-        assert await contents(database, chain_id) == truth(chain), dialect
-        assert len(node.ranges) < 30, dialect
 
 
 async def test_a_provider_that_takes_few_calls_at_once_is_given_few(

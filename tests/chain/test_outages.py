@@ -163,15 +163,15 @@ async def test_after_its_rest_one_probe_decides(
     assert await indexer.step() is Step.ADVANCED
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("fault", ["dead", "hanging", "endless", "429", "error in a 200", "half an answer"])
 async def test_a_second_provider_takes_over_from_a_sick_one(
-    fault: Fault, database: Database, serve: Serve, open_indexer: Open, monkeypatch: pytest.MonkeyPatch
+    fault: str, database: Database, serve: Serve, open_indexer: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentauri.chain.rpc.MOST_BYTES", 1_000_000)
     chain = ScriptedChain()
     busy(chain, 90)
     sick, well = await serve(chain), await serve(chain)
-    sick.instead = only_logs(fault)
+    sick.instead = only_logs(FAULTS[fault])
 
     await drain(open_indexer(sick, well, rpc=IMPATIENT))
 

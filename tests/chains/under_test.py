@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from io import BytesIO
 from typing import Any, Protocol, Self
 
 import aiohttp
@@ -152,7 +153,8 @@ class Anvil:
 
     async def _rpc(self, method: str, *params: object) -> Any:
         body = msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-        async with self._session.post(self.url, data=body, headers={"content-type": "application/json"}) as response:
+        sent = BytesIO(body)  # the state of a long chain is large, and aiohttp warns of sending so much at once
+        async with self._session.post(self.url, data=sent, headers={"content-type": "application/json"}) as response:
             answer = msgspec.json.decode(await response.read())
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")

@@ -67,3 +67,15 @@ async def test_processes_whose_clocks_are_an_hour_off_work_as_if_they_were_right
         "SELECT count(*) FROM attempts WHERE started_at NOT BETWEEN now() - interval '10 minutes' AND now()"
     )
     assert off == [(0,)]
+
+
+@pytest.mark.parametrize("seconds", [-HOUR, HOUR])
+async def test_a_clock_that_is_off_is_found_by_the_doctor(
+    skewed: Nursery, installation: dict[str, str], tmp_path: Path, seconds: int
+) -> None:
+    child = skewed.start(
+        ["doctor", "clock"], {**installation, "TEST_SKEW_SECONDS": str(seconds)}, tmp_path / "doctor.log"
+    )
+
+    assert await child.ended(SECONDS) == 2
+    assert f"{HOUR}.0 s between this machine and PostgreSQL" in child.log.read_text()

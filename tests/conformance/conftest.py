@@ -46,7 +46,7 @@ async def long_chain(chain: ChainUnderTest, long: int) -> ChainUnderTest:
 @pytest.fixture
 def long(chain: ChainUnderTest) -> int:
     """Blocks of a long chain. A real node needs far more time for each, and more the higher it is."""
-    return 600 if isinstance(chain, Anvil) else 6_000
+    return 400 if isinstance(chain, Anvil) else 2_400
 
 
 @pytest.fixture

@@ -34,7 +34,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "string": st.one_of(st.text(max_size=80).map(str.encode), st.binary(max_size=100)),
     "bytes": st.binary(max_size=100),
 }
-SIGNATURES = [(registry, signature) for registry, signatures in CURRENT.items() for signature in signatures]
+EVERY_EVENT = pytest.mark.parametrize(
+    ("registry", "signature"),
+    [(registry, signature) for registry, signatures in CURRENT.items() for signature in signatures],
+)
 
 
 @st.composite
@@ -62,10 +65,7 @@ def _make(registry: str, topics: tuple[bytes, ...], data: bytes) -> Log:
     return Log(ADDRESSES[registry], b"".join(topics), data, 1, "0x" + "aa" * 32, "0x" + "bb" * 32, 0, 0)
 
 
-@pytest.mark.parametrize(("registry", "signature"), SIGNATURES)
-@settings(max_examples=40, deadline=None)
-@given(drawn=st.data())
-def test_what_eth_abi_encodes_decodes_to_the_same_values(registry: str, signature: str, drawn: st.DataObject) -> None:
+def decodes_to_its_values(registry: str, signature: str, drawn: st.DataObject) -> None:
     values, topics, data = drawn.draw(_log(signature))
 
     event = DECODER.decode(_make(registry, topics, data), 5)
@@ -88,12 +88,24 @@ def test_what_eth_abi_encodes_decodes_to_the_same_values(registry: str, signatur
         assert event.score.as_tuple().exponent == -values["valueDecimals"]
 
 
-@pytest.mark.parametrize(("registry", "signature"), SIGNATURES)
-@settings(max_examples=40, deadline=None)
+@EVERY_EVENT
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(drawn=st.data())
-def test_a_log_that_is_damaged_is_kept_raw_or_still_encodes_to_itself(
+def test_what_eth_abi_encodes_decodes_to_the_same_values(registry: str, signature: str, drawn: st.DataObject) -> None:
+    decodes_to_its_values(registry, signature, drawn)
+
+
+@pytest.mark.soak
+@EVERY_EVENT
+@settings(max_examples=1_000, deadline=None)
+@given(drawn=st.data())
+def test_whatever_eth_abi_encodes_decodes_to_the_same_values(
     registry: str, signature: str, drawn: st.DataObject
 ) -> None:
+    decodes_to_its_values(registry, signature, drawn)
+
+
+def is_raw_or_encodes_to_itself(registry: str, signature: str, drawn: st.DataObject) -> None:
     """No damage is read as something else: what decodes, encodes to the damaged bytes again."""
     _, topics, data = drawn.draw(_log(signature))
     damaged = bytearray(data)
@@ -108,6 +120,25 @@ def test_a_log_that_is_damaged_is_kept_raw_or_still_encodes_to_itself(
         assert event.reason == "malformed"
         return
     assert bytes(damaged) == _encoded_again(signature, event)
+
+
+@EVERY_EVENT
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(drawn=st.data())
+def test_a_log_that_is_damaged_is_kept_raw_or_still_encodes_to_itself(
+    registry: str, signature: str, drawn: st.DataObject
+) -> None:
+    is_raw_or_encodes_to_itself(registry, signature, drawn)
+
+
+@pytest.mark.soak
+@EVERY_EVENT
+@settings(max_examples=1_000, deadline=None)
+@given(drawn=st.data())
+def test_a_log_with_any_damage_is_kept_raw_or_still_encodes_to_itself(
+    registry: str, signature: str, drawn: st.DataObject
+) -> None:
+    is_raw_or_encodes_to_itself(registry, signature, drawn)
 
 
 def _encoded_again(signature: str, event: NewEvent) -> bytes:

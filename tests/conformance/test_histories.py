@@ -83,12 +83,14 @@ class World:
         elif kind == "limit":
             second.range_limit, second.range_dialect = 7, sorted(RANGE_DIALECTS)[number]
         elif kind == "forgery":
-            first.tamper_logs = lambda found: [{**wire, "topics": [wire["topics"][0][:-1] + "0"]} for wire in found]
+            # At any height: what a bloom alone gives away is believed further down, where no header is read.
+            first.tamper_logs = lambda found: [{**wire, "address": "0x" + "77" * 20} for wire in found]
         elif kind == "throttled":
             first.throttled = sorted(THROTTLE_DIALECTS)[number // 2]
         elif kind == "astray":
             other = await self.chain.branch()
-            await other.fork(min(5, other.head - 1))
+            if other.head > 1:
+                await other.fork(min(5, other.head - 1))
             await other.mine(Story(f"astray {self.chain_id}").next(), count=9)
             self.longest = max(self.longest, other.head)  # what it calls final stays final
             first.upstream = other.url
@@ -132,7 +134,7 @@ EITHER = pytest.mark.parametrize("kind", sorted(CHAINS))
 
 
 @EITHER
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=CHECKS, phases=[Phase.generate])
 @given(history=HISTORIES)
 async def test_any_history_ends_in_what_a_replay_says(kind: str, database: Database, history: list[Any]) -> None:
     await live_through(kind, database, history)

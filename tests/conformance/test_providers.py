@@ -192,6 +192,7 @@ async def keep_to_a_limit(
 
     await assert_replayed(database, chain)
     assert_contiguous(strict.ranges, chain.head)
+    assert len(strict.ranges) <= 3 * (chain.head // limit + 1)  # it is asked for about as much as it gives
 
 
 LIMITS = (1, 2, 7, 33, 50, 100)

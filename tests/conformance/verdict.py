@@ -16,7 +16,10 @@ Rows = list[dict[str, Any]]
 
 
 async def assert_replayed(database: Database, chain: ChainUnderTest, chain_id: int = 84532) -> Replay:
-    """Events, raw logs, retractions, checkpoint and anchors are those of the chain as its node now tells it."""
+    """Events, raw logs, retractions, checkpoint and anchors are those of the chain as its node now tells it.
+
+    Nothing may have been settled: whatever a transaction went through, each of its logs is one row.
+    """
     truth = await replay(chain.url, chain_id)
     events = await _rows(database, "events", chain_id, "ORDER BY block_number, log_index")
     raw = await _rows(database, "raw_logs", chain_id, "ORDER BY block_number, log_index")
@@ -32,7 +35,8 @@ async def assert_replayed(database: Database, chain: ChainUnderTest, chain_id: i
 
 
 def _compare_logs(stored: Rows, told: Rows) -> None:
-    """Those that stand are those of the chain, column by column; none that is marked as taken back is on it."""
+    """Those that stand are those of the chain, column by column; none that is marked as taken back is on it, and none
+    is there twice."""
     names = list(told[0]) if told else []
     standing = [{name: row[name] for name in names} for row in stored if row["retracted_at"] is None]
     for mine, theirs in zip(standing, told, strict=False):
@@ -40,6 +44,7 @@ def _compare_logs(stored: Rows, told: Rows) -> None:
     assert len(standing) == len(told)
     on_chain = {_content(row) for row in told}
     assert [row for row in stored if row["retracted_at"] is not None and _content(row) in on_chain] == []
+    assert len({_content(row) for row in stored}) == len(stored)
 
 
 def _content(row: dict[str, Any]) -> tuple[object, ...]:

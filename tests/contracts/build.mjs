@@ -4,8 +4,10 @@
 //   node tests/contracts/build.mjs --check    compare with them instead; exit 1 on a difference
 //
 // The output depends on the sources, the pinned compiler and the settings below, and on nothing else: no metadata
-// hash, no paths, no dates.
+// hash, no paths, no dates. `build.sha256` says of which files it was made and what came out, so that it can be seen
+// without compiling that nothing has changed since.
 
+import crypto from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -66,4 +68,11 @@ if (process.argv.includes('--check')) {
   fs.rmSync(artifactFolder, { recursive: true, force: true })
   fs.mkdirSync(artifactFolder)
   for (const [name, text] of Object.entries(artifacts)) fs.writeFileSync(path.join(artifactFolder, name), text)
+  const files = ['build.mjs', ...Object.keys(sources).map((name) => `src/${name}`)]
+  const made = Object.keys(artifacts).map((name) => `artifacts/${name}`)
+  const lines = [...files, ...made].sort().map((file) => {
+    const content = fs.readFileSync(path.join(here, file))
+    return `${crypto.createHash('sha256').update(content).digest('hex')}  ${file}\n`
+  })
+  fs.writeFileSync(path.join(here, 'build.sha256'), lines.join(''))
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from pathlib import Path
 
+import pytest
 from eth_utils.abi import event_abi_to_log_topic
 
 CONTRACTS = Path(__file__).parent
@@ -41,6 +43,19 @@ ADMIN = {
 }
 
 
+def test_sources_and_artifacts_are_those_of_the_last_build_by_the_pinned_compiler() -> None:
+    lines = [line.split("  ") for line in (CONTRACTS / "build.sha256").read_text().splitlines()]
+    built = {file: digest for digest, file in lines}
+    files = [CONTRACTS / "build.mjs", *CONTRACTS.glob("src/*.sol"), *CONTRACTS.glob("artifacts/*.json")]
+    now = {str(file.relative_to(CONTRACTS)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    compiler = json.loads((ROOT / "package.json").read_text())["devDependencies"]["solc"]
+
+    assert now == built, "make contracts"
+    for path in CONTRACTS.glob("artifacts/*.json"):
+        assert json.loads(path.read_text())["compiler"].startswith(f"{compiler}+")
+
+
+@pytest.mark.soak
 def test_the_committed_artifacts_are_compiled_from_the_committed_sources() -> None:
     checked = subprocess.run(
         [ROOT / "scripts" / "node", CONTRACTS / "build.mjs", "--check"], capture_output=True, text=True, check=False

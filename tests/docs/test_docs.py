@@ -17,6 +17,8 @@ from agentauri.config import ROLES
 from agentauri.config.reader import Reader
 from agentauri.config.settings import read
 from agentauri.doctor.examination import CHECKS, OUTSIDE
+from agentauri.http.app import create_litestar
+from agentauri.http.entrance import RouteTable
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "src" / "agentauri"
@@ -105,18 +107,26 @@ def test_the_metrics_page_lists_every_metric() -> None:
     assert listed == {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
 
 
-def test_alert_rules_use_metrics_that_exist() -> None:
-    rules = (ROOT / "docker" / "prometheus" / "alerts.yaml").read_text(encoding="utf-8")
-
-    assert set(re.findall(r"\bagentauri_[a-z_]+", rules)) <= set(
-        re.findall(r"`(agentauri_[a-z_]+)`", page("metrics.md"))
-    )
-
-
 def test_the_commands_page_lists_every_command() -> None:
     listed = set(re.findall(r"^\| `agentauri ([a-z_-]+(?: [a-z][a-z-]*)?)", page("cli.md"), re.MULTILINE))
 
     assert listed == set(commands(main))
+
+
+def test_the_api_page_lists_every_route() -> None:
+    listed = set()
+    for methods, cell in re.findall(r"^\| ([A-Z, ]+) \| ([^|]+) \|", page("http-api.md"), re.MULTILINE):
+        paths = re.findall(r"`([^`?]+)[^`]*`", cell)
+        start = paths[0].rpartition("/")[0]  # what `…` stands for in the others
+        listed |= {(method, path.replace("…", start)) for method in methods.split(", ") for path in paths}
+    routes = {(method, template) for template, method, _ in RouteTable(create_litestar()).items()}
+
+    assert {named(*route) for route in listed} == {named(*route) for route in routes}
+
+
+def named(method: str, path: str) -> str:
+    """A route whatever its parameters are called."""
+    return f"{method} {re.sub('{[a-z_]+}', '{}', path).rstrip('/') or '/'}"
 
 
 def test_the_doctors_page_lists_every_check_and_what_it_mends() -> None:

@@ -1,9 +1,8 @@
-"""Redis, the chains, the clock and the outside are looked at too."""
+"""What the doctor says and does, how it ends, and what it packs."""
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,150 +10,20 @@ import pytest
 import redis.asyncio
 
 from agentauri.cli import main
-from agentauri.config import Config
+from agentauri.config import database_config
 from agentauri.database import Database
-from agentauri.doctor import Patient, bundle, examine, redact
-from agentauri.types import Secret
-from support.bot_api import TOKEN, BotApi
+from agentauri.doctor import CHECKS, Patient, bundle, examine, redact
+from doctor.house import House
 from support.console import Command
-from support.doctor import Do, Look
-from support.processes import Child
+from support.doctor import Look
 
 
-async def test_a_redis_that_refuses_is_told_as_operators_know_it(patient: Patient, look: Look) -> None:
-    url = Secret("redis://127.0.0.1:1/0")
-
-    found = await look("redis", redis_url=url)
-    report = await examine(msgspec.structs.replace(patient, redis_url=url))
-
-    assert found.finding == "Failed to connect to Redis: Connection refused (os error 111)"
-    assert found.fix == "docker compose up -d redis"
-    assert "queue_depth" not in {one.check for one in report.checks}
-
-
-async def test_a_redis_that_evicts_is_mended_by_the_printed_command(
-    redis_client: redis.asyncio.Redis, look: Look, do: Do
-) -> None:
-    await redis_client.config_set("maxmemory-policy", "allkeys-lru")
+async def test_fix_has_a_redis_forget_nothing(redis_client: redis.asyncio.Redis, look: Look) -> None:
     try:
-        found = await look("redis_policy")
-        assert (found.result, "allkeys-lru" in found.finding) == ("fail", True)
-        await do(found.fix)
-        assert (await look("redis_policy")).result == "ok"
-
         await redis_client.config_set("maxmemory-policy", "allkeys-lru")
         assert (await look("redis_policy", heal=True)).fixed == "set maxmemory-policy to noeviction"
     finally:
         await redis_client.config_set("maxmemory-policy", "noeviction")
-
-
-@pytest.fixture
-async def with_chain(patient: Patient, config: Config, database: Database) -> Callable[..., object]:
-    """The patient with one chain whose checkpoint says this."""
-    from agentauri.chain import ChainService, load_chains
-    from agentauri.config import load
-
-    settings = load(
-        {"DATABASE_URL": "postgresql:///x", "REDIS_URL": "redis://x", "ENVIRONMENT": "development",
-         "AGENTAURI_DATA_DIR": str(config.data_dir), "RPC_URLS_84532": "https://node.example"},
-        config.data_dir,
-    )  # fmt: skip
-    chains = ChainService(load_chains(settings))
-
-    async def make(status: str, head: int, behind: int, reason: str | None = None) -> ChainService:
-        async with database.transaction() as tx:
-            await tx.run(
-                """INSERT INTO checkpoints (chain_id, last_block_number, last_block_hash, last_block_time, first_block,
-                                            head_number, status, status_reason)
-                   VALUES (84532, 100, '0x', extract(epoch FROM now())::bigint - $3, 1, $2, $1, $4)""",
-                status, head, behind, reason,
-            )  # fmt: skip
-        return chains
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("status", "head", "behind", "reason", "result", "fix"),
-    [
-        ("live", 100, 2, None, "ok", None),
-        ("halted", 120, 5, "changed below its finalized block", "fail", "agentauri chain reset --chain 84532"),
-        ("degraded", 120, 5, "no RPC provider answers", "fail", "RPC_URLS_84532"),
-        ("backfill", 99_999, 9_000, None, "fail", "restart"),
-    ],
-)
-async def test_a_chain_is_told_with_its_blocks_and_its_own_remedy(
-    with_chain: Callable[..., object], look: Look, status: str, head: int, behind: int, reason: str | None,
-    result: str, fix: str | None,
-) -> None:  # fmt: skip
-    found = await look("indexer:84532", chains=await with_chain(status, head, behind, reason))  # type: ignore[misc]
-
-    assert found.result == result, found
-    assert f"Latest indexed block: 100, Current chain block: {head}" in found.finding
-    assert (reason or "") in found.finding
-    assert (fix or "") in (found.fix or "")
-
-
-async def test_a_clock_that_is_off_is_told(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
-    now = time.time
-    monkeypatch.setattr("agentauri.doctor.around.time.time", lambda: now() + 3600)
-
-    found = await look("clock")
-
-    assert (found.result, found.finding.startswith("3600")) == ("fail", True)
-
-
-async def test_security_headers_and_hsts_are_looked_at_from_outside(
-    serve: Callable[..., Child], look: Look, patient: Patient
-) -> None:
-    url = f"http://127.0.0.1:{await serve('--only', 'http').port()}"
-
-    assert (await look("security_headers", url=url)).result == "ok"
-    plain = await look("hsts", url=url)
-    altered = await look("security_headers", url=url, headers={**patient.headers, "X-Lost": "1"})
-
-    assert (plain.result, "ENABLE_HSTS=true" in (plain.fix or "")) == ("warn", True)
-    assert (altered.result, "X-Lost" in altered.finding) == ("fail", True)
-
-
-async def test_hsts_that_arrives_is_well(serve: Callable[..., Child], look: Look) -> None:
-    url = f"http://127.0.0.1:{await serve('--only', 'http', ENABLE_HSTS='true').port()}"
-
-    assert (await look("hsts", url=url)).result == "ok"
-
-
-@pytest.fixture
-async def telegram_action(database: Database) -> None:
-    async with database.transaction() as tx:
-        await tx.run(
-            """INSERT INTO triggers (id, organization_id, user_id, name, environment, enabled, is_stateful, condition,
-                                     circuit_breaker_config, start_seq, start_blocks)
-               VALUES ('t', 'o', 'u', 'n', 'live', true, false, 'null', '{}', 0, '{}')"""
-        )
-        await tx.run(
-            """INSERT INTO trigger_actions (trigger_id, action_type, config, destination, enabled)
-               VALUES ('t', 'telegram', '{}', 'chat', true)"""
-        )
-
-
-@pytest.mark.usefixtures("telegram_action")
-async def test_a_bots_token_is_tried_where_somebody_sends_with_it(config: Config, look: Look) -> None:
-    async with BotApi.open() as bot_api:
-
-        def with_token(token: str | None) -> Config:
-            dispatcher = msgspec.structs.replace(
-                config.dispatcher,
-                telegram_api_url=bot_api.url,
-                telegram_bot_token=None if token is None else Secret(token),
-            )
-            return msgspec.structs.replace(config, dispatcher=dispatcher)
-
-        assert (await look("telegram_token", config=with_token(TOKEN))).result == "ok"
-        assert (await look("telegram_token", config=with_token("1:wrong"))).result == "fail"
-        missing = await look("telegram_token", config=with_token(None))
-        assert (missing.result, "TELEGRAM_BOT_TOKEN" in (missing.fix or "")) == ("warn", True)
 
 
 SECRETS = (
@@ -197,12 +66,76 @@ async def test_the_command_prints_finding_reason_and_fix_and_exits_by_the_worst(
         await tx.run("ALTER TABLE events DISABLE TRIGGER notify_new_event_trigger")
 
     with pytest.raises(AssertionError, match="ended with 2") as ended:
-        await agentauri("doctor")
+        await agentauri("doctor", "event_trigger")
 
     output = str(ended.value)
     assert "FAIL  event_trigger" in output
     assert 'fix:  agentauri psql -c "ALTER TABLE events ENABLE TRIGGER notify_new_event_trigger"' in output
     assert "why:" in output
+
+
+async def test_a_running_installation_is_well_but_for_a_chain_that_nobody_named(house: House) -> None:
+    found = await house.doctor()
+
+    assert {name: one.finding for name, one in found.items() if one.result != "ok"} == {
+        "indexer": "no chain is configured"
+    }
+    assert {one for one in CHECKS if one.name not in {name.partition(":")[0] for name in found}} == set()
+
+
+async def test_what_fix_does_it_says_and_what_it_may_not_do_it_leaves(house: House) -> None:
+    await house.sql("ALTER TABLE events DISABLE TRIGGER notify_new_event_trigger")
+
+    found = await house.doctor("event_trigger", "indexer", "--fix")
+
+    assert (found["event_trigger"].result, found["event_trigger"].fixed) == ("ok", "enabled the triggers on events")
+    assert (found["indexer"].result, found["indexer"].fixed) == ("warn", None)
+    assert (await house.doctor("event_trigger"))["event_trigger"].fixed is None
+
+
+async def test_a_fix_is_for_where_it_is_run(patient: Patient, look: Look) -> None:
+    """With the compose file, from within its network, and on servers of our own, which one process runs on."""
+    within = database_config("postgresql://postgres@postgres:5432/agentauri_backend", (20, 30))
+
+    beside = (await look("indexer")).fix
+    home = (await look("indexer", embedded=True, served_by=4711)).fix
+
+    assert (beside or "").endswith("&& docker compose up -d event-processor")
+    assert (home or "").endswith("&& kill 4711; while kill -0 4711 2>/dev/null; do sleep 1; done; agentauri serve")
+    report = await examine(msgspec.structs.replace(patient, database_settings=within), only=["listener", "workers"])
+    assert {one.fix for one in report.checks if one.fix} == {
+        "docker compose restart event-processor",
+        "docker compose restart action-workers",
+    }
+    async with patient.database.transaction() as tx:
+        await tx.run("DROP FUNCTION queue_event_change CASCADE")
+    dropped = await look("event_trigger", database_settings=within)
+    assert dropped.fix == "docker compose exec api-gateway agentauri migrate"
+
+
+async def test_a_check_that_nobody_knows_is_named(house: House) -> None:
+    typed = await house.terminal.type("agentauri doctor redis rediss")
+
+    assert typed.code == 3
+    assert "no check is called rediss" in typed.output
+
+
+async def test_the_archive_of_an_installation_holds_none_of_its_secrets(house: House) -> None:
+    env = (house.folder / ".env").read_text()
+    secrets = [house.key, *(path.read_text().strip() for path in (house.folder / "data" / "secrets").iterdir())]
+    secrets.append(env.partition("REDIS_URL=unix://:")[2].partition("@")[0])
+    log = house.parts["api-gateway"][0].log
+    with log.open("a") as lines:
+        lines.write(f"{house.key} {env}\n")
+
+    await house.terminal.type(f"agentauri doctor indexer --bundle report.tar.gz --log {log}")
+
+    with tarfile.open(house.folder / "report.tar.gz") as archive:
+        texts = [archive.extractfile(member).read().decode() for member in archive]  # type: ignore[union-attr]
+    assert len(secrets) == 5
+    assert all(len(secret) > 30 for secret in secrets)
+    assert not [secret for secret in secrets if any(secret in text for text in texts)]
+    assert any("http.listening" in text for text in texts)
 
 
 def test_a_doctor_that_cannot_look_exits_three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import pytest
+from msgspec import structs
 
 from agentauri.accounts import SYSTEM, KeyDraft
 from agentauri.app import Application, Stores, assemble
 from agentauri.config import Config, DatabaseConfig, RedisConfig, ServerConfig
 from agentauri.doctor import Report, examine
-from agentauri.http import ComponentState, HttpServer, Services, create_app
+from agentauri.http import ComponentState, HttpServer, create_app
 from agentauri.http.exchange import Layer
 from agentauri.types import Plan, Secret
 
@@ -47,36 +48,9 @@ class Api:
         self, server: ServerConfig | None = None, environment: Any = "development", *, probes_only: bool = False
     ) -> Layer:
         house = self.house
+        services = house.services(components=self._components, examine=self._examine, stopping=lambda: self.draining)
         return create_app(
-            Services(
-                server=server or house.config.server,
-                environment=environment,
-                version="0.0.0",
-                database=house.database,
-                redis=house.redis,
-                keys=house.api_keys,
-                users=house.users,
-                sessions=house.sessions,
-                tokens=house.tokens,
-                standings=house.standings,
-                audit=house.audit,
-                organizations=house.organizations,
-                members=house.members,
-                credits=house.credits,
-                chains=house.chains,
-                events=house.events,
-                agents=house.agent_reader,
-                triggers=house.triggers,
-                parts=house.parts,
-                follows=house.follows,
-                explainer=house.explainer,
-                backtester=house.backtester,
-                actions=house.actions,
-                deliveries=house.deliveries,
-                components=self._components,
-                examine=self._examine,
-                stopping=lambda: self.draining,
-            ),
+            structs.replace(services, server=server or house.config.server, environment=environment, version="0.0.0"),
             probes_only=probes_only,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-from litestar.datastructures import State
 
 from agentauri.accounts import ADMIN_ALL, SCOPES
 from agentauri.http.app import create_litestar
@@ -185,7 +184,7 @@ def address(route: str, object_id: str = NOTHING, *, of: str = NOTHING) -> tuple
 
 
 def test_every_route_is_in_the_table_with_its_access_word() -> None:
-    table = RouteTable(create_litestar(State()))
+    table = RouteTable(create_litestar())
     assert {f"{method} {template}": access for template, method, access in table.items()} == ROUTES
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentauri.http.client import client_address, counted_as
+from agentauri.accounts import counted_as
+from agentauri.http.client import client_address
 
 TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 

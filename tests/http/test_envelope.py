@@ -111,9 +111,9 @@ class Provocation:
 
     async def e503(self) -> Answer:
         async with Database.open(database_config("postgresql://postgres@127.0.0.1:1/nothing", (14, 1))) as away:
-            kept, self.api.house.database = self.api.house.database, away
+            kept, self.api.house.http_database = self.api.house.http_database, away
             self.api.app = self.api.make_app(hardened(self.api))
-            self.api.house.database = kept
+            self.api.house.http_database = kept
             return await self.ask("POST", TRIGGERS, "sk_live_" + CANARY.ljust(43, "x"), json={"name": CANARY})
 
     def around(self, app: Layer, **seconds: float) -> None:

@@ -60,7 +60,7 @@ async def test_health_is_as_good_as_its_worst_part(api: Api) -> None:
 
 async def test_without_its_database_the_service_is_unhealthy_but_alive(api: Api) -> None:
     async with Database.open(database_config("postgresql://postgres@127.0.0.1:1/nothing", (14, 1))) as away:
-        api.house.database = away
+        api.house.http_database = away
         api.app = api.make_app()
         answer = await api.ask("GET", "/health")
         assert answer.status == 503

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from .conftest import Api
 
 SCORE = {"condition_type": "score_threshold", "operator": "<", "value": "40"}
 COUNT = {"condition_type": "count", "operator": ">=", "value": "2", "config": {"window": "1h"}}
-TABLES = ("deliveries", "attempts", "trigger_state", "window_samples", "state_undo")
+TOKEN = "123456789:AAE-b0tsecret_b0tsecret_b0tsecret12"  # not a bot's
 
 
 class Scene:
@@ -48,9 +49,12 @@ class Scene:
     async def explain(self, trigger_id: str, event_id: str) -> Any:
         return await self.ask("GET", f"/triggers/{trigger_id}/explain?event_id={event_id}")
 
-    async def counts(self) -> list[int]:
+    async def counts(self) -> dict[str, int]:
+        """The rows of every table."""
         async with self.api.house.database.transaction() as tx:
-            return [await tx.fetchval(f"SELECT count(*) FROM {table}") for table in TABLES]
+            tables = await tx.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+            counted = [f"SELECT '{name}', (SELECT count(*) FROM {name})" for (name,) in tables]
+            return dict(await tx.fetch(" UNION ALL ".join(counted)))  # type: ignore[arg-type]  # a record is a pair
 
 
 @pytest.fixture
@@ -142,6 +146,47 @@ async def test_explain_finds_out_again_what_a_condition_remembered(scene: Scene)
     assert (second["basis"], leaf["result"], leaf["state_after"]) == ("recorded", True, {"count": 2})
 
 
+async def test_looking_leaves_no_trace_in_any_table(scene: Scene) -> None:
+    """Not even of a rule that remembers, whose past is folded again."""
+    trigger = await scene.make(conditions=[COUNT], cooldown_seconds=2)
+    for at in (1, 2, 3):
+        await scene.happen(f"event-{at}", at=at)
+    before = await scene.counts()
+    draft, blocks = scene.draft(conditions=[COUNT]), {"chain_id": 84532, "from_block": 1, "to_block": 9}
+
+    for at in (1, 2, 3):
+        await scene.explain(trigger, f"event-{at}")
+    await scene.ask("POST", f"/triggers/{trigger}/test", json={"event_id": "event-3"})
+    await scene.ask("POST", "/triggers/test", json={"trigger": draft})
+    await scene.ask("POST", "/triggers/backtest", json={"trigger_id": trigger, "trigger": draft} | blocks)
+
+    assert await scene.counts() == before
+    assert before["deliveries"] == 1 < before["state_undo"]
+
+
+async def test_a_test_shows_the_message_of_every_channel_and_none_of_its_secrets(scene: Scene) -> None:
+    told = {"chat_id": -100200300, "message_template": "*{{tag1}}* of {{agent_id}}", "bot_token": TOKEN}
+    tool = {
+        "server_url": "https://127.0.0.1/mcp", "tool_name": "note", "auth_token": "t0ken-s3cret",
+        "arguments_template": {"agent": "{{agent_id}}", "tag": "{{tag1}}"},
+    }  # fmt: skip
+    actions = [{"action_type": "telegram", "config": told}, {"action_type": "mcp", "config": tool}]
+    sample = {"event_type": "NewFeedback", "agent_id": 9, "data": {"score": 3, "tag1": "so_so"}}
+
+    tested = await scene.ask("POST", "/triggers/test", json={"trigger": scene.draft(actions=actions), "event": sample})
+
+    telegram, mcp = (one["rendered"] for one in tested["actions"])
+    assert [one["would_deliver"] for one in tested["actions"]] == [True, True]
+    assert (telegram["chat_id"], telegram["text"], telegram["parse_mode"]) == (
+        -100200300,
+        r"*so\_so* of 9",
+        "MarkdownV2",
+    )
+    assert (mcp["tool_name"], json.loads(mcp["arguments"])) == ("note", {"agent": 9, "tag": "so_so"})
+    assert mcp["headers"] == {"authorization": "***"}
+    assert [secret for secret in (TOKEN, "t0ken-s3cret") if secret in str(tested)] == []
+
+
 async def test_a_test_shows_what_would_be_sent_and_leaves_no_trace(scene: Scene) -> None:
     trigger = await scene.make()
     before = await scene.counts()
@@ -171,7 +216,7 @@ async def test_a_backtest_over_a_range_tells_what_live_evaluation_told_page_by_p
     again = await scene.ask("POST", "/triggers/backtest", json=wanted | cursor)
 
     assert whole["complete"]
-    assert whole["deliveries"] == before[0] == first["deliveries"] + second["deliveries"]
+    assert whole["deliveries"] == before["deliveries"] == first["deliveries"] + second["deliveries"]
     assert (whole["matches"], sum(day["matches"] for day in whole["by_day"])) == (6, 6)
     assert (first["complete"], second["complete"], second["matches"]) == (False, True, again["matches"])
     assert await scene.counts() == before

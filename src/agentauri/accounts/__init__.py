@@ -18,6 +18,7 @@ from agentauri.accounts.errors import KeyNotFound as KeyNotFound
 from agentauri.accounts.errors import MemberNotFound as MemberNotFound
 from agentauri.accounts.errors import OrganizationAmbiguous as OrganizationAmbiguous
 from agentauri.accounts.errors import OrganizationNotFound as OrganizationNotFound
+from agentauri.accounts.lockout import counted_as as counted_as
 from agentauri.accounts.members import MemberService as MemberService
 from agentauri.accounts.organizations import OrganizationDraft as OrganizationDraft
 from agentauri.accounts.organizations import OrganizationPatch as OrganizationPatch
@@ -55,6 +56,8 @@ from agentauri.accounts.types import RotatedKey as RotatedKey
 from agentauri.accounts.types import Standing as Standing
 from agentauri.accounts.types import User as User
 from agentauri.accounts.types import UserPrincipal as UserPrincipal
+from agentauri.accounts.users import EMAIL_LENGTH as EMAIL_LENGTH
+from agentauri.accounts.users import USERNAME as USERNAME
 from agentauri.accounts.users import AccountChanges as AccountChanges
 from agentauri.accounts.users import Caller as Caller
 from agentauri.accounts.users import LoggedIn as LoggedIn

@@ -2,12 +2,14 @@
 
 A try is counted before it is looked at, so that any number of them at once pass no more often than one after another;
 a success takes the count away. The name is kept as its hash alone, since people type passwords into the wrong field.
+Of an IPv6 address the /64 counts, which is one holder's to roam in.
 """
 
 from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from agentauri.accounts.errors import AccountLocked
 from agentauri.database import Transaction
@@ -24,6 +26,17 @@ SIEGE = 100
 KIND = "password"
 
 
+def counted_as(client: str) -> str:
+    """Whom budgets and locks count: an address, of IPv6 the /64 that its holder may roam in."""
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return client
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))
+    return client
+
+
 def name_hash(identifier: str) -> str:
     return hashlib.sha256(identifier.casefold().encode(errors="replace")).hexdigest()
 
@@ -34,7 +47,7 @@ async def begin(tx: Transaction, identifier: str, address: str, user_id: str | N
     Raises:
         AccountLocked: this one is not counted, and must not be looked at.
     """
-    name = name_hash(identifier)
+    name, source = name_hash(identifier), counted_as(address)
     counted = await tx.fetchval(
         """INSERT INTO lockouts AS l (identifier, address, failures, window_start, level, last_failure_at)
            VALUES ($1, $2, 1, now(), 0, now())
@@ -53,7 +66,7 @@ async def begin(tx: Transaction, identifier: str, address: str, user_id: str | N
            WHERE l.locked_until IS NULL OR l.locked_until <= now()
            RETURNING failures""",
         name,
-        address,
+        source,
         TRIES,
         WINDOW,
         FIRST_LOCK,
@@ -61,21 +74,23 @@ async def begin(tx: Transaction, identifier: str, address: str, user_id: str | N
         LEVEL_LASTS,
     )
     if counted is None:
-        raise AccountLocked(await _left(tx, name, address))
+        raise AccountLocked(await _left(tx, name, source))
     if await _besieged(tx, name) and not (user_id is not None and await _knows(tx, user_id, address)):
         raise AccountLocked(WINDOW.total_seconds())
 
 
 async def succeeded(tx: Transaction, identifier: str, address: str) -> None:
-    await tx.run("DELETE FROM lockouts WHERE identifier = $1 AND address = $2", name_hash(identifier), address)
+    await tx.run(
+        "DELETE FROM lockouts WHERE identifier = $1 AND address = $2", name_hash(identifier), counted_as(address)
+    )
 
 
-async def _left(tx: Transaction, name: str, address: str) -> float:
+async def _left(tx: Transaction, name: str, source: str) -> float:
     seconds = await tx.fetchval(
         """SELECT extract(epoch FROM locked_until - now())::float8 FROM lockouts
            WHERE identifier = $1 AND address = $2""",
         name,
-        address,
+        source,
     )
     return max(1.0, seconds or 1.0)
 
@@ -94,11 +109,9 @@ async def _besieged(tx: Transaction, name: str) -> bool:
 
 
 async def _knows(tx: Transaction, user_id: str, address: str) -> bool:
-    return bool(
-        await tx.fetchval(
-            """SELECT EXISTS (SELECT FROM sessions WHERE user_id = $1 AND ip = $2
-                              AND created_at > now() - interval '90 days')""",
-            user_id,
-            address,
-        )
+    rows = await tx.fetch(
+        """SELECT DISTINCT ip FROM sessions
+           WHERE user_id = $1 AND created_at > now() - interval '90 days' AND ip IS NOT NULL""",
+        user_id,
     )
+    return counted_as(address) in {counted_as(row["ip"]) for row in rows}

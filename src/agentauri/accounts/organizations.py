@@ -124,13 +124,12 @@ class OrganizationService:
         organization = await self.hold(tx, organization_id)
         if organization.is_personal:
             raise PersonalOrganization
-        await self._record(tx, actor, "organization.deleted", organization_id, {"slug": organization.slug})
-        await self._end(tx, organization_id)
+        await self._end(tx, actor, organization)
 
-    async def end_owned(self, tx: Transaction, owner_id: UserId) -> None:
+    async def end_owned(self, tx: Transaction, actor: Actor, owner_id: UserId) -> None:
         """End all that she owns, her personal one too: for when she goes herself."""
         for organization_id in await store.owned(tx, owner_id):
-            await self._end(tx, organization_id)
+            await self._end(tx, actor, await self.hold(tx, organization_id))
 
     async def transfer(
         self, tx: Transaction, actor: Actor, organization_id: OrganizationId, new_owner_id: UserId
@@ -207,9 +206,12 @@ class OrganizationService:
         made = await self._keys.create(tx, organization.id, _admin_key("first key", organization))
         return made.secret
 
-    async def _end(self, tx: Transaction, organization_id: OrganizationId) -> None:
-        await self._end_elsewhere(tx, organization_id)
-        await store.delete(tx, organization_id)
+    async def _end(self, tx: Transaction, actor: Actor, organization: Organization) -> None:
+        # The slug of a personal one is its owner's name, which she may want forgotten.
+        told = {} if organization.is_personal else {"slug": organization.slug}
+        await self._record(tx, actor, "organization.deleted", organization.id, told)
+        await self._end_elsewhere(tx, organization.id)
+        await store.delete(tx, organization.id)
         self._standings.forget_after(tx)
         self._keys.forget_after(tx)
 

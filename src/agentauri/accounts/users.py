@@ -257,10 +257,9 @@ class UserService:
         async with self._transaction() as tx:
             if await user_store.owns_shared(tx, principal.user_id):
                 raise OwnerOfOrganizations
-            await self._audit.record(
-                tx, _actor(principal.user_id, None, caller), "account.deleted", target=Target("user", principal.user_id)
-            )
-            await self._organizations.end_owned(tx, principal.user_id)
+            actor = _actor(principal.user_id, None, caller)
+            await self._audit.record(tx, actor, "account.deleted", target=Target("user", principal.user_id))
+            await self._organizations.end_owned(tx, actor, principal.user_id)
             await user_store.delete(tx, principal.user_id)
             self._sessions.forget_after(tx)
             self._standings.forget_after(tx)

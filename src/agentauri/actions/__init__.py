@@ -4,6 +4,8 @@ A delivery exists from the commit of its match on. Redis holds ids of what is du
 PostgreSQL says who sends, how often it was tried and what became of it.
 """
 
+from agentauri.actions.action_store import ACTIONS_OF_T as ACTIONS_OF_T
+from agentauri.actions.action_store import read_actions as read_actions
 from agentauri.actions.channels import CONFIG_SCHEMAS as CONFIG_SCHEMAS
 from agentauri.actions.channels import BotApi as BotApi
 from agentauri.actions.channels import make_channels as make_channels

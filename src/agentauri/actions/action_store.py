@@ -9,11 +9,17 @@ from typing import NamedTuple
 import asyncpg
 import msgspec
 
-from agentauri.actions.types import CheckedAction, Json
+from agentauri.actions.types import Action, CheckedAction, Json
 from agentauri.database import Transaction
 from agentauri.types import ActionId, OrganizationId, TriggerId
 
 _SHOWN = "id, trigger_id, action_type, priority, enabled, config::text AS config, destination, created_at, updated_at"
+
+_PAIRS = ", ".join(f"'{name}', a.{name}" for name in Action.__struct_fields__ if name != "signing_secret")
+ACTIONS_OF_T = f"""(SELECT json_agg(json_build_object({_PAIRS}) ORDER BY a.priority, a.id)::text
+    FROM trigger_actions a WHERE a.trigger_id = t.id)"""  # noqa: S608 (our own column names)
+"""For whoever reads a trigger `t`: its actions as the text that `read_actions` takes, so that they come with it."""
+_actions = msgspec.json.Decoder(list[Action])
 
 MOST_SECRETS = 5
 """An action signs with so many at once: each is 48 bytes of a header."""
@@ -25,6 +31,11 @@ class StoredSecret(NamedTuple):
     sealed: bytes
     created_at: datetime | None = None
     expires_at: datetime | None = None
+
+
+def read_actions(text: str | None) -> list[Action]:
+    """The actions, lower priority first."""
+    return [] if text is None else _actions.decode(text)
 
 
 async def of_triggers(tx: Transaction, trigger_ids: Collection[TriggerId]) -> list[asyncpg.Record]:

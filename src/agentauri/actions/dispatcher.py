@@ -1,6 +1,6 @@
 """The worker that sends: leases ids, claims their rows, sends, records; and keeps queue, holds and breakers moving.
 
-Three loops share one process. Intake leases and claims in batches and starts a task per send. The recorder groups what
+Three loops share one process. Intake leases and claims in batches and has the sends begin. The recorder groups what
 came of them. Upkeep ticks breakers and sweeps. Without Redis, intake takes what is due from PostgreSQL itself.
 """
 
@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import TypeVar
 
 import asyncpg
 
 from agentauri import metrics
 from agentauri.actions import claims
-from agentauri.actions.channels import Sent
-from agentauri.actions.claiming import Claimed, Claimer, Send, Waiting, report_unknown
+from agentauri.actions.claiming import Claimed, Claimer, Waiting, report_unknown
 from agentauri.actions.clock import DatabaseClock
 from agentauri.actions.configuration import ActionService
 from agentauri.actions.destinations import Destinations
-from agentauri.actions.errors import DeliveryFailed, RedisUnavailable, Retryable
+from agentauri.actions.errors import DeliveryFailed, RedisUnavailable
 from agentauri.actions.holding import Holds
 from agentauri.actions.identity import parse_id
 from agentauri.actions.queue import Queue
 from agentauri.actions.recording import Outcome, Recorder
-from agentauri.actions.slots import Slots, Wish
+from agentauri.actions.sending import Sends
+from agentauri.actions.slots import Slots, Wish, bounded
 from agentauri.actions.sweeping import Sweeper
 from agentauri.actions.types import ChainLabel, LoadSubjects
 from agentauri.breaker import BreakerService
@@ -44,17 +43,12 @@ log = get_logger(__name__)
 LOOK_SECONDS = 0.1
 """How soon to look again for what has become due."""
 
-PORTION = 16
-"""Sends that begin in one turn of the loop: each runs up to its first wait before others get their turn."""
-
 MOST_AT_ONCE, DIRECT_BATCH, DIRECT_WINDOW = 128, 50, 500
 """Deliveries claimed in one transaction, with Redis and without, and among how many these are chosen."""
 
 TICK_SECONDS, TICK_GAP_SECONDS = 1.0, 0.2
 TIDY_SECONDS = 60.0
 UNCLAIMABLE_MS = 60_000
-LEAST_WAIT_MS, LONGEST_WAIT_MS = 20, 3_600_000
-"""What finds no room is not looked at again at once, and not much later than a changed configuration would need."""
 
 REFUSED_BATCHES = 10
 
@@ -105,9 +99,7 @@ class Dispatcher:
             database=database, queue=queue, breakers=breakers, load_subjects=load_subjects, clock=clock, config=config
         )
         self._sweeper = Sweeper(database, queue, clock, config)
-        self._claimed: deque[Send] = deque()
-        self._beginning: asyncio.Task[None] | None = None
-        self._sending: dict[DeliveryId, asyncio.Task[None]] = {}
+        self._sends = Sends(clock, ended=self._sent, unsent=self._claimer.give_back)
         self.wake = Wake()
         self._breaker_wake = Wake()
         self._look_at = 0.0
@@ -136,15 +128,15 @@ class Dispatcher:
                 group.create_task(self._upkeep(stopping))
                 group.create_task(self._queue.listen(stopping))
                 await self._intake(stopping)
-                await self._sent()
+                await self._sends.over()
                 closing.set()
         finally:
-            self._give_up()
+            self._sends.give_up()
 
     async def step(self) -> bool:
         """Send what is due and record what came of it; False when nothing was."""
         taken = await self.take()
-        await self._sent()
+        await self._sends.over()
         while self._recorder.ready:
             await self._recorder.flush()
         return taken
@@ -264,8 +256,8 @@ class Dispatcher:
                 go += [waiting.id for waiting in crowd[: turns.go] if not waiting.then]
                 left += [Waiting.turn(waiting.id, waiting.then) for waiting in crowd[: turns.go] if waiting.then]
                 for place, waiting in enumerate(crowd[turns.go :]):
-                    moment = turns.first + place * waiting.interval * 1000
-                    later[waiting.id] = min(max(moment, claimed.now + LEAST_WAIT_MS), claimed.now + LONGEST_WAIT_MS)
+                    wait = turns.first + place * waiting.interval * 1000 - claimed.now
+                    later[waiting.id] = claimed.now + bounded(wait, paced=waiting.paced)
         await self._put_off(later, queued=queued)
         await self._claim(go, queued=queued, contended=contended, permitted=frozenset(go))
 
@@ -283,58 +275,18 @@ class Dispatcher:
             await self._queue.retry(near, now=now)
 
     def _begin(self, claimed: Claimed) -> None:
-        """Have the sends begin, beside whatever is next: the next batch is leased and claimed meanwhile."""
         if claimed.now:
             self._clock.set(claimed.now)
         self._count_refused(claimed)
-        self._claimed += claimed.sends
-        if self._claimed and (self._beginning is None or self._beginning.done()):
-            self._beginning = asyncio.create_task(self._begin_all())
+        self._sends.add(claimed.sends)
 
-    async def _begin_all(self) -> None:
-        while self._claimed:
-            for _ in range(min(PORTION, len(self._claimed))):
-                send = self._claimed.popleft()
-                task = self._sending[send.id] = asyncio.create_task(self._send(send))
-                task.add_done_callback(partial(self._ended, send))
-            await asyncio.sleep(0)
-
-    def _give_up(self) -> None:
-        """Leave what is claimed to its claims' end."""
-        for task in self._sending.values():
-            task.cancel()
-        while self._claimed:
-            self._claimer.give_back(self._claimed.popleft())
-
-    async def _send(self, send: Send) -> None:
-        started = time.monotonic()
-        result = await self._exchange(send)
-        ended = time.monotonic()
+    def _sent(self, outcome: Outcome) -> None:
+        send, result = outcome.send, outcome.result
         if send.target is not None:
             failure = result.kind if isinstance(result, DeliveryFailed) else None
-            self._destinations.leave(send.target, send.message.organization_id, ended - started, failure)
-        reach("dispatcher.sent")
-        self._recorder.add(Outcome(send, result, started, ended))
-
-    def _ended(self, send: Send, task: asyncio.Task[None]) -> None:
-        """Also where the task was cancelled before it began."""
-        del self._sending[send.id]
-        if task.cancelled():
-            self._claimer.give_back(send)
-
-    async def _exchange(self, send: Send) -> Sent | DeliveryFailed:
-        if isinstance(send.prepared, DeliveryFailed):
-            return send.prepared
-        if send.message.attempt == 1:
-            waited = self._clock.now() / 1000 - send.message.created_at.timestamp()
-            metrics.DELIVERY_LATENCY.observe(max(0.0, waited))
-        try:
-            return await send.prepared.send(send.message)
-        except DeliveryFailed as failed:
-            return failed
-        except Exception as error:
-            log.exception("delivery.crashed", delivery_id=str(send.id), trigger_id=send.message.trigger.id)
-            return Retryable("internal", f"a fault of ours: {type(error).__name__}")
+            took = outcome.ended - outcome.started
+            self._destinations.leave(send.target, send.message.organization_id, took, failure)
+        self._recorder.add(outcome)
 
     async def _intake(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
@@ -388,11 +340,6 @@ class Dispatcher:
                 log.error("upkeep.failed", job=job.__name__, error=repr(error)[:500])
         return None
 
-    async def _sent(self) -> None:
-        """Wait for the sends that are under way."""
-        while self._claimed or self._sending:
-            await asyncio.wait([task for task in (*self._sending.values(), self._beginning) if task is not None])
-
     async def _set_clock(self) -> None:
         if not self._clock.is_set:
             async with self._database.transaction(durable=False) as tx:
@@ -400,11 +347,11 @@ class Dispatcher:
 
     @property
     def _free(self) -> int:
-        return self._config.max_in_flight - len(self._claimed) - len(self._sending) - len(self._recorder)
+        return self._config.max_in_flight - len(self._sends) - len(self._recorder)
 
     def _is_busy(self, id_: DeliveryId) -> bool:
         """We are about to send it, sending it, or about to write down what came of it."""
-        return id_ in self._sending or self._recorder.has(id_) or any(send.id == id_ for send in self._claimed)
+        return self._sends.has(id_) or self._recorder.has(id_)
 
     def _count_refused(self, claimed: Claimed) -> None:
         """Tell operators when nothing goes out because every breaker is open."""

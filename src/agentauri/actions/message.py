@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
-from agentauri.actions.filters import UnixTime, iso, plain
+from agentauri.actions.filters import UnixTime, plain
 from agentauri.actions.identity import correlation_id
 from agentauri.actions.template import ALIASES
 from agentauri.actions.types import ChainLabel, Kind, TriggerFacts
@@ -156,22 +156,12 @@ def compose(
 
 
 def _shown(event: Mapping[str, object]) -> dict[str, object]:
-    shown = {}
-    for name in SHOWN:
-        value = event.get(name)
-        if value is not None:
-            shown[name] = value if type(value) is str else _as_json(name, value)  # most of them are text
+    shown = {name: value for name in SHOWN if (value := event.get(name)) is not None}
+    for name in _AS_TEXT & shown.keys():
+        shown[name] = str(shown[name])
+    if isinstance(score := shown.get("score"), Decimal):
+        shown["score"] = plain(score)
     return shown
-
-
-def _as_json(name: str, value: object) -> object:
-    if name in _AS_TEXT:
-        return str(value)
-    if isinstance(value, Decimal):
-        return plain(value)
-    if isinstance(value, datetime):
-        return iso(value)
-    return value
 
 
 def _shortened(event: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:

@@ -7,9 +7,9 @@ import os
 import re
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from agentauri.actions.egress import EgressRefused, Guard, LookUpFailed, SocketRefused
 from agentauri.actions.errors import DeliveryFailed, Permanent, Retryable
-from agentauri.actions.wire import BODY_BYTES, Answer, Broken, CannotConnect, NotHttp, Place, Wire
+from agentauri.actions.wire import BODY_BYTES, Answer, Broken, CannotConnect, Exchange, NotHttp, Place, Wire
 
 EXCERPT_LENGTH = 1024
 """Characters that are kept of an answer."""
@@ -41,6 +41,14 @@ class Reply(Struct, frozen=True):
     body: bytes
 
 
+class Opening(Struct, frozen=True):
+    """How a request begins, and where it goes: what is the same for many of them."""
+
+    place: Place
+    method: str
+    text: str
+
+
 class Outbound:
     """One shared client for everything that is sent on a customer's behalf."""
 
@@ -57,6 +65,28 @@ class Outbound:
         finally:
             wire.close()
 
+    def begin(
+        self,
+        opening: Opening,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        organization_id: str,
+        timeout: float,
+        ended: Callable[[Reply | Exception], None],
+    ) -> Exchange | asyncio.Task[None]:
+        """Send one request, and tell of the answer or of what went wrong within `timeout` seconds: a `DeliveryFailed`,
+        unless it is a fault of ours.
+
+        Raises:
+            Permanent: there is no such request.
+        """
+        request = _request(opening, headers, body)
+        addresses = self.guard.known(opening.place.host)
+        if addresses is None:
+            return asyncio.create_task(self._look_up_and_send(opening.place, request, organization_id, timeout, ended))
+        return self._wire.begin(opening.place, addresses, request, timeout, partial(_translated, timeout, ended))
+
     async def exchange(
         self,
         method: str,
@@ -67,31 +97,53 @@ class Outbound:
         organization_id: str,
         timeout: float,
     ) -> Reply:
-        """Send one request and read the answer, all of it within `timeout` seconds.
+        """The same, waited for.
 
         Raises:
             Permanent: the guard refuses the target, or there is no such request.
             Retryable: anything on the way there or back.
         """
-        place, head = request_line(url)
-        request = _request(method, head, headers, body)
-        started = asyncio.get_running_loop().time()
+        start = opening(method, url, {})
+        request = _request(start, headers, body)
         try:
-            addresses = self.guard.known(place.host)
-            if addresses is None:
-                async with asyncio.timeout(timeout):
-                    addresses = await self.guard.addresses(place.host, organization_id)
-            left = timeout - (asyncio.get_running_loop().time() - started)
-            answer = await self._wire.exchange(place, addresses, request, left)
-        except TimeoutError as error:
-            raise Retryable("timeout", f"no complete answer within {timeout:g} s") from error
-        except EgressRefused as error:
-            raise Permanent("egress_refused", str(error)) from error
-        except LookUpFailed as error:
-            raise Retryable("dns", str(error)) from error
-        except (CannotConnect, Broken, NotHttp, OSError) as error:
-            raise connection_failure(error) from error
-        return Reply(answer.status, answer.headers, _said(answer), answer.peer, answer.body)
+            answer = await self._send(start.place, request, organization_id, timeout)
+        except (EgressRefused, LookUpFailed, CannotConnect, Broken, NotHttp, OSError) as error:
+            raise failure(error, timeout) from error
+        return _reply(answer)
+
+    async def _look_up_and_send(
+        self,
+        place: Place,
+        request: bytes,
+        organization_id: str,
+        timeout: float,
+        ended: Callable[[Reply | Exception], None],
+    ) -> None:
+        outcome: Answer | Exception
+        try:
+            outcome = await self._send(place, request, organization_id, timeout)
+        except Exception as error:  # noqa: BLE001 (told to whoever began it)
+            outcome = error
+        _translated(timeout, ended, outcome)
+
+    async def _send(self, place: Place, request: bytes, organization_id: str, timeout: float) -> Answer:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        addresses = self.guard.known(place.host)
+        if addresses is None:
+            async with asyncio.timeout(timeout):
+                addresses = await self.guard.addresses(place.host, organization_id)
+        return await self._wire.exchange(place, addresses, request, timeout - (loop.time() - started))
+
+
+def opening(method: str, url: str, headers: Mapping[str, str]) -> Opening:
+    """The beginning of requests to a URL with these headers.
+
+    Raises:
+        Permanent: there is no such request.
+    """
+    place, line = request_line(url)
+    return Opening(place, method, f"{method} {line}{_lines(headers)}")
 
 
 @lru_cache(maxsize=10_000)
@@ -115,14 +167,26 @@ def request_line(url: str) -> tuple[Place, str]:
     return Place(parts.scheme, host, port or default), f"{path} HTTP/1.1\r\nHost: {authority}\r\n"
 
 
-def _request(method: str, line: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    head = "".join([f"{method} {line}", *[f"{name}: {value}\r\n" for name, value in headers.items()]])
-    lines = len(headers) + 2
-    if head.count("\n") != lines or head.count("\r") != lines or "\0" in head:
+def _lines(headers: Mapping[str, str]) -> str:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise Permanent("invalid_request", "the request has a header that cannot be sent")
-    if body is not None or method in HAS_LENGTH:
-        head += f"Content-Length: {len(body or b'')}\r\n"
-    return f"{head}\r\n".encode() + (body or b"")
+    return lines
+
+
+def _request(start: Opening, headers: Mapping[str, str], body: bytes | None) -> bytes:
+    head = start.text + _lines(headers)
+    if body is None:
+        return f"{head}Content-Length: 0\r\n\r\n".encode() if start.method in HAS_LENGTH else f"{head}\r\n".encode()
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def _translated(timeout: float, ended: Callable[[Reply | Exception], None], outcome: Answer | Exception) -> None:
+    ended(failure(outcome, timeout) if isinstance(outcome, Exception) else _reply(outcome))
+
+
+def _reply(answer: Answer) -> Reply:
+    return Reply(answer.status, answer.headers, _said(answer), answer.peer, answer.body)
 
 
 def _said(answer: Answer) -> str:
@@ -138,6 +202,24 @@ def _said(answer: Answer) -> str:
     elif coding != "identity":
         return f"({len(raw)} bytes in an encoding that was not asked for)"
     return raw[:SAID_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+def failure(error: Exception, timeout: float) -> Exception:
+    """What went wrong as a verdict; as it is where it is a fault of ours."""
+    verdict: DeliveryFailed
+    match error:
+        case TimeoutError():
+            verdict = Retryable("timeout", f"no complete answer within {timeout:g} s")
+        case EgressRefused():
+            verdict = Permanent("egress_refused", str(error))
+        case LookUpFailed():
+            verdict = Retryable("dns", str(error))
+        case CannotConnect() | Broken() | NotHttp() | OSError():
+            verdict = connection_failure(error)
+        case _:
+            return error
+    verdict.__cause__ = error
+    return verdict
 
 
 def connection_failure(error: Exception) -> DeliveryFailed:

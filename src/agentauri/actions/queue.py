@@ -9,6 +9,7 @@ import asyncio
 import math
 import os
 import re
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -273,6 +274,8 @@ def describe_fault(error: BaseException) -> str:
     """The reason as operators know it: `Connection refused (os error 111)`; never a URL."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return str(cause)
         if isinstance(cause, OSError) and cause.errno is not None:
             return f"{os.strerror(cause.errno)} (os error {cause.errno})"
         cause = cause.__cause__ or cause.__context__

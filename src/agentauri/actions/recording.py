@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import asyncpg
 import msgspec
 from msgspec import Struct, field
-from structlog.typing import FilteringBoundLogger
 
 from agentauri import metrics
 from agentauri.actions import claims, retry
@@ -28,7 +27,7 @@ from agentauri.config import DispatcherConfig
 from agentauri.database import Database, Transaction
 from agentauri.errors import Unavailable
 from agentauri.faults import reach
-from agentauri.log import get_logger
+from agentauri.log import get_logger, info_each
 from agentauri.supervisor import wait_until
 from agentauri.types import DeliveryId
 
@@ -40,7 +39,7 @@ BUSY_SECONDS, FAILED_SECONDS = 0.1, 1.0
 """When to try again to record an outcome whose rows are locked by others, or that broke its transaction."""
 
 TOLD_AT_ONCE = 50
-"""Lines of the log in one turn of the loop."""
+"""Failures that are logged in one turn of the loop."""
 
 ERROR_LENGTH = 500
 RATE_LIMITED = 429
@@ -291,11 +290,13 @@ class Recorder:
                 pass
         reach("dispatcher.acked")
         _count(settled.results)
-        teller = log.bind()  # once for all lines: the proxy binds anew with every call
-        for number, (outcome, result) in enumerate(settled.results):
-            if number % TOLD_AT_ONCE == TOLD_AT_ONCE - 1:
+        delivered = [_line(*one) for one in settled.results if one[1].outcome == "delivered"]
+        info_each(log, "delivery.attempted", delivered)
+        failed = [one for one in settled.results if one[1].outcome != "delivered"]
+        for number, (outcome, result) in enumerate(failed, 1):
+            _report_failure(outcome, result, settled.due.get(result.id))
+            if number % TOLD_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            _report(teller, outcome, result, settled.due.get(result.id))
 
     def _may_wait(self, outcome: Outcome) -> bool:
         """Whether one that could not be written is worth another try. One that comes late, as after a standstill of the
@@ -334,6 +335,11 @@ _seconds = cache(metrics.DELIVERY_ATTEMPT.labels)
 
 
 def _count(results: Sequence[tuple[Outcome, Result]]) -> None:
+    took: defaultdict[str, list[float]] = defaultdict(list)
+    for outcome, result in results:
+        took[outcome.send.action_type].append(result.took)
+    for channel, seconds in took.items():
+        metrics.observe_each(_seconds(channel), seconds)
     for (channel, verdict), number in Counter((o.send.action_type, r.outcome) for o, r in results).items():
         metrics.DELIVERY_ATTEMPTS.labels(channel, verdict).inc(number)
     for (status, channel), number in Counter((r.status, o.send.action_type) for o, r in results).items():
@@ -341,29 +347,27 @@ def _count(results: Sequence[tuple[Outcome, Result]]) -> None:
             metrics.DELIVERIES_FINISHED.labels(status, channel).inc(number)
 
 
-def _report(teller: FilteringBoundLogger, outcome: Outcome, result: Result, due_at: object) -> None:
+def _line(outcome: Outcome, result: Result) -> dict[str, object]:
     send = outcome.send
-    channel = send.action_type
-    _seconds(channel).observe(result.took)
-    fields = {
+    return {
         "trigger_id": send.message.trigger.id,
         "delivery_id": str(send.id),
         "event_id": send.message.event_id,
         "organization_id": send.message.organization_id,
-        "channel": channel,
+        "channel": send.action_type,
         "status": result.status_code,
         "attempt": result.number,
         "outcome": result.outcome,
         "took_ms": round(result.took * 1000, 1),
     }
-    if result.outcome == "delivered":
-        teller.info("delivery.attempted", **fields)
-    else:
-        teller.error(
-            "delivery.attempted",
-            **fields,
-            error_kind=result.error_kind,
-            error=result.error,
-            retry_at=due_at,
-            reason=result.reason,
-        )
+
+
+def _report_failure(outcome: Outcome, result: Result, due_at: object) -> None:
+    log.error(
+        "delivery.attempted",
+        **_line(outcome, result),
+        error_kind=result.error_kind,
+        error=result.error,
+        retry_at=due_at,
+        reason=result.reason,
+    )

@@ -6,6 +6,7 @@ rate of an action is kept the same way, by one clock for what goes and another f
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256
@@ -17,6 +18,10 @@ from agentauri.actions.queue import Queue
 
 KEEP_MS = 3_600_000
 """No moment is further away; one that nobody asks about is forgotten after this."""
+
+LEAST_WAIT_MS, LONGEST_FULL_MS = 20, 120_000
+"""What has no turn is not looked at again at once; what found its destination full is in time to go as soon as that
+answers again, however slowly it did lately."""
 
 SLACK_MS = 100
 """A moment counts as come this much before: ids are brought that late at most, and a rate would never be reached."""
@@ -89,3 +94,12 @@ class Slots:
 
 def _hash(use: str, key: str) -> str:
     return sha256(f"{use} {key}".encode()).hexdigest()[:32]
+
+
+def bounded(wait: float, *, paced: bool) -> float:
+    """How long one waits for its moment, in milliseconds. Where a destination all but stood still, its backlog would
+    wait for hours after it has recovered: it is looked at again within two minutes, and not all at once."""
+    most = KEEP_MS if paced else LONGEST_FULL_MS
+    if wait > most:
+        return random.uniform(most / 2, most)  # noqa: S311 (a spread, no secret)
+    return max(wait, LEAST_WAIT_MS)

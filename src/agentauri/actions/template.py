@@ -86,6 +86,11 @@ class Template(Struct, frozen=True):
         return "".join([part if isinstance(part, str) else escape(text(part.value(values))) for part in self.parts])
 
     @property
+    def fixed(self) -> bool:
+        """It has no placeholder."""
+        return all(isinstance(part, str) for part in self.parts)
+
+    @property
     def whole(self) -> Placeholder | None:
         """The placeholder, where the template is exactly one and nothing else."""
         match self.parts:
@@ -181,7 +186,7 @@ def compile_json(document: object) -> JsonTemplate:
 def _compiled(node: object) -> object:
     if isinstance(node, str):
         template = compile_text(node, TEXT)
-        return node if all(isinstance(part, str) for part in template.parts) else template
+        return node if template.fixed else template
     if isinstance(node, Mapping):
         return {key: _compiled(value) for key, value in node.items()}
     if isinstance(node, Sequence):

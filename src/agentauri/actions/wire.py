@@ -1,8 +1,8 @@
 """HTTP/1.1 as far as a webhook needs it: one request, one bounded answer, the connection kept for the next.
 
-A general client costs more for each request than all else that is done for it. This one writes a request at once and
-leaves reading to a C parser. Who may be called is not decided here: addresses come checked, and sockets are made by
-whoever checks them once more.
+A general client costs more for each request than all else that is done for it. This one writes a request at once,
+leaves reading to a C parser, and tells of the end by a call: an exchange has neither a task nor a timer of its own.
+Who may be called is not decided here: addresses come checked, and sockets are made by whoever checks them once more.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ HEAD_BYTES = 32 * 1024
 BODY_BYTES = 64 * 1024
 IDLE_SECONDS = 4.0
 """Below the 5 s after which common servers close an idle connection, perhaps just as we use it."""
+
+WATCH_SECONDS = 0.1
+"""How exactly deadlines are kept."""
 
 ATTEMPT_DELAY = 0.25
 SWITCHING_PROTOCOLS = 101
@@ -61,6 +64,11 @@ class NotHttp(Exception):
     """What came is no answer, or not all of one."""
 
 
+Ended = Callable[[Answer | Exception], None]
+"""Told what came of an exchange: `TimeoutError`, `CannotConnect`, `ssl.SSLError`, `Broken`, `NotHttp` and `OSError` are
+as they say."""
+
+
 async def open_socket(addresses: Sequence[str], port: int, make_socket: MakeSocket) -> socket.socket:
     """A connection to the first of the addresses that answers.
 
@@ -87,44 +95,110 @@ async def open_socket(addresses: Sequence[str], port: int, make_socket: MakeSock
     return sock
 
 
+class Exchange:
+    """A request that is under way. Whoever began it is told of its end, once and later, unless it is cancelled."""
+
+    __slots__ = ("_ended", "_under_way", "deadline", "way")
+
+    def __init__(self, ended: Ended, deadline: float, under_way: set[Exchange]) -> None:
+        self._ended: Ended | None = ended
+        self._under_way = under_way
+        self.deadline = deadline
+        self.way: _Connection | asyncio.Task[None]
+        under_way.add(self)
+
+    def end(self, outcome: Answer | Exception) -> None:
+        ended = self._leave()
+        if ended is not None:
+            ended(outcome)
+
+    def give_up(self, error: Exception) -> None:
+        """End it, whatever comes of it."""
+        ended = self._leave()
+        if ended is not None:
+            self._stop()
+            ended(error)
+
+    def cancel(self) -> None:
+        """Nobody is told of its end."""
+        if self._leave() is not None:
+            self._stop()
+
+    def _leave(self) -> Ended | None:
+        ended, self._ended = self._ended, None
+        self._under_way.discard(self)
+        return ended
+
+    def _stop(self) -> None:
+        if isinstance(self.way, asyncio.Task):
+            self.way.cancel()
+        else:
+            self.way.close()
+
+
 class Wire:
     """A client. As many connections are open as there are exchanges at once; idle ones are closed soon."""
 
     def __init__(self, make_socket: MakeSocket) -> None:
         self._make_socket = make_socket
         self._idle: defaultdict[Place, list[_Connection]] = defaultdict(list)
+        self._under_way: set[Exchange] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
+        for timer in (self._sweep, self._watch):
+            if timer is not None:
+                timer.cancel()
+        for exchange in list(self._under_way):
+            exchange.cancel()
         for connection in chain.from_iterable(self._idle.values()):
             connection.close()
         self._idle.clear()
 
+    def begin(self, place: Place, addresses: Sequence[str], request: bytes, timeout: float, ended: Ended) -> Exchange:
+        """Send a request to one of the place's addresses, and tell of the answer or of what went wrong, after `timeout`
+        seconds in all."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        exchange = Exchange(ended, now + timeout, self._under_way)
+        if self._watch is None:
+            self._watch = loop.call_later(WATCH_SECONDS, self._watch_deadlines, loop)
+        connection = self._take(place, now)
+        if connection is None:
+            exchange.way = loop.create_task(self._connect_and_ask(exchange, place, addresses, request))
+        else:
+            connection.ask(exchange, request)
+        return exchange
+
     async def exchange(self, place: Place, addresses: Sequence[str], request: bytes, timeout: float) -> Answer:
-        """Send a request to one of the place's addresses and read the answer.
+        """The same, waited for.
 
         Raises:
-            TimeoutError: it took longer than `timeout` seconds in all.
-            CannotConnect, ssl.SSLError, Broken, NotHttp, OSError: as they say.
+            TimeoutError, CannotConnect, ssl.SSLError, Broken, NotHttp, OSError: see `Ended`.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        connection = self._take(place, loop.time())
-        if connection is None:
-            async with asyncio.timeout_at(deadline):
-                connection = await self._connect(place, addresses)
-        patience = loop.call_at(deadline, connection.fail, TimeoutError())
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def ended(outcome: Answer | Exception) -> None:
+            if answered.done():  # cancelled just now
+                return
+            if isinstance(outcome, Exception):
+                answered.set_exception(outcome)
+            else:
+                answered.set_result(outcome)
+
+        exchange = self.begin(place, addresses, request, timeout, ended)
         try:
-            return await connection.ask(request)
-        except BaseException:
-            connection.close()
-            raise
+            return await answered
         finally:
-            patience.cancel()
-            if connection.reusable:
-                self._keep(place, connection, loop)
+            exchange.cancel()
+
+    def keep(self, place: Place, connection: _Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle[place].append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(IDLE_SECONDS, self._close_idle, loop)
 
     def _take(self, place: Place, now: float) -> _Connection | None:
         idle = self._idle.get(place)
@@ -135,11 +209,13 @@ class Wire:
             connection.close()
         return None
 
-    def _keep(self, place: Place, connection: _Connection, loop: asyncio.AbstractEventLoop) -> None:
-        connection.idle_since = loop.time()
-        self._idle[place].append(connection)
-        if self._sweep is None:
-            self._sweep = loop.call_later(IDLE_SECONDS, self._close_idle, loop)
+    def _watch_deadlines(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One timer for all: nearly every exchange ends in time, and a timer of its own would have to be made and
+        cancelled for each."""
+        now = loop.time()
+        for exchange in [exchange for exchange in self._under_way if exchange.deadline <= now]:
+            exchange.give_up(TimeoutError())
+        self._watch = loop.call_later(WATCH_SECONDS, self._watch_deadlines, loop) if self._under_way else None
 
     def _close_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         oldest = loop.time() - IDLE_SECONDS
@@ -152,12 +228,22 @@ class Wire:
                 del self._idle[place]
         self._sweep = loop.call_later(IDLE_SECONDS / 2, self._close_idle, loop) if self._idle else None
 
+    async def _connect_and_ask(
+        self, exchange: Exchange, place: Place, addresses: Sequence[str], request: bytes
+    ) -> None:
+        try:
+            connection = await self._connect(place, addresses)
+        except Exception as error:  # noqa: BLE001 (whoever began it is told of it)
+            exchange.end(error)
+        else:
+            connection.ask(exchange, request)
+
     async def _connect(self, place: Place, addresses: Sequence[str]) -> _Connection:
         sock = await open_socket(addresses, place.port, self._make_socket)
         secure = place.scheme == "https"
         try:
             _, connection = await asyncio.get_running_loop().create_connection(
-                _Connection,
+                lambda: _Connection(self, place),
                 sock=sock,
                 ssl=self._tls if secure else None,
                 server_hostname=place.host if secure else None,
@@ -177,36 +263,31 @@ class Wire:
 class _Connection(asyncio.Protocol):
     """One exchange at a time. `reusable` between exchanges, while the other side leaves it open and keeps silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire, place: Place) -> None:
         self.reusable = False
         self.idle_since = 0.0
+        self._wire = wire
+        self._place = place
         self._transport: asyncio.Transport
         self._peer: str | None = None
-        self._asked: asyncio.Future[Answer] | None = None
-
-    def ask(self, request: bytes) -> asyncio.Future[Answer]:
-        self.reusable = False
         self._parser = httptools.HttpResponseParser(self)
+        self._exchange: Exchange | None = None
+        self._answer: Answer | None = None
+
+    def ask(self, exchange: Exchange, request: bytes) -> None:
+        exchange.way = self
+        self.reusable = False
+        self._exchange = exchange
         self._headers: dict[str, str] = {}
         self._head_ended = False
         self._body: list[bytes] = []
         self._head_room, self._room = HEAD_BYTES, BODY_BYTES
         self._received = 0
-        self._asked = asked = asyncio.get_running_loop().create_future()
-        if self._transport.is_closing():
-            self.fail(Broken())
-        else:
-            self._transport.write(request)
-        return asked
-
-    def fail(self, error: Exception) -> None:
-        asked, self._asked = self._asked, None
-        self.close()
-        if asked is not None and not asked.done():
-            asked.set_exception(error)
+        self._transport.write(request)
 
     def close(self) -> None:
         self.reusable = False
+        self._exchange = None
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -216,67 +297,83 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.reusable = False
-        if self._asked is None:
+        if self._exchange is None:
             return
         until_closed = not {"content-length", "transfer-encoding"} & self._headers.keys()
         if self._head_ended and until_closed and error is None:
-            self._finish(reusable=False)
+            self._complete(reusable=False)
+            self._tell()
         elif error is not None:
-            self.fail(error)
+            self._fail(error)
         else:
-            self.fail(NotHttp() if self._received else Broken())
+            self._fail(NotHttp() if self._received else Broken())
 
     def data_received(self, data: bytes) -> None:
-        if self._asked is None:  # nobody asked
+        if self._exchange is None:  # nobody asked
             self.close()
             return
         self._received += len(data)
+        more = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self.fail(NotHttp())
-        if not self._head_ended and self._received > HEAD_BYTES:
-            self.fail(NotHttp())
+            self.reusable = more = False
+        if self._answer is not None:
+            self._tell()
+        elif not more or self._head_room < 0 or not (self._head_ended or self._received <= HEAD_BYTES):
+            self._fail(NotHttp())
+
+    def _fail(self, error: Exception) -> None:
+        exchange = self._exchange
+        self.close()
+        if exchange is not None:
+            exchange.end(error)
+
+    def _tell(self) -> None:
+        """Tell of the answer, once the parser has gone through all that came: whoever is told may ask again at once."""
+        exchange, self._exchange = self._exchange, None
+        answer, self._answer = self._answer, None
+        assert exchange is not None
+        assert answer is not None
+        if self.reusable and not self._transport.is_closing():
+            self._wire.keep(self._place, self)
+        else:
+            self.close()
+        exchange.end(answer)
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        if self._asked is None:  # a second answer
-            self.close()
+        if self._answer is not None:  # a second one
+            self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_room -= len(name) + len(value)
-        if self._head_room < 0:
-            self.fail(NotHttp())
-        elif not self._head_ended:
+        if self._head_room >= 0 and not self._head_ended:
             self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
         self._head_ended = True
 
     def on_body(self, data: bytes) -> None:
-        if self._asked is None:
+        if self._answer is not None:
             return
         self._body.append(data[: self._room])
         self._room -= len(data)
         if self._room <= 0:
-            self._finish(reusable=False)
+            self._complete(reusable=False)
 
     def on_message_complete(self) -> None:
-        if self._asked is None:
+        if self._answer is not None:
             return
         status = self._parser.get_status_code()
         if status < 200 and status != SWITCHING_PROTOCOLS:
             self._headers, self._head_ended = {}, False  # the answer is yet to come
             return
-        self._finish(reusable=self._parser.should_keep_alive())
+        self._complete(reusable=self._parser.should_keep_alive())
 
-    def _finish(self, *, reusable: bool) -> None:
-        asked, self._asked = self._asked, None
-        assert asked is not None
-        if reusable and not self._transport.is_closing():
-            self.reusable = True
-        else:
-            self.close()
-        if not asked.done():
-            asked.set_result(Answer(self._parser.get_status_code(), self._headers, b"".join(self._body), self._peer))
+    def _complete(self, *, reusable: bool) -> None:
+        if self._head_room < 0:
+            return
+        self.reusable = reusable
+        self._answer = Answer(self._parser.get_status_code(), self._headers, b"".join(self._body), self._peer)

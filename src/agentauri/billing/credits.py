@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 from uuid import uuid4
 
 from msgspec import Struct
 
 from agentauri.database import Transaction
+from agentauri.errors import FieldError, Invalid
 from agentauri.types import OrganizationId, Page, Paged
+
+MICRO = 1_000_000
+LARGEST = 10**9
+"""In USDC, of one booking."""
+_AMOUNT = re.compile(r"-?[0-9]{1,10}(\.[0-9]{1,6})?")
 
 TransactionType = Literal["purchase", "usage", "refund", "bonus", "adjustment"]
 
@@ -27,6 +35,26 @@ class CreditTransaction(Struct, frozen=True, kw_only=True):
 
 
 _ROW = "id, amount, transaction_type, description, reference_id, balance_after, created_at"
+
+
+def read_usdc(text: str) -> int:
+    """Micro-USDC, of what people write.
+
+    Raises:
+        Invalid: no amount, none at all, or more than anybody means.
+    """
+    amount = Decimal(text) if _AMOUNT.fullmatch(text) else Decimal(0)
+    if amount == 0 or abs(amount) > LARGEST:
+        raise Invalid.fields(
+            FieldError("amount", f"must be USDC up to {LARGEST}, with six decimals at most, and not 0")
+        )
+    return int(amount * MICRO)
+
+
+def write_usdc(micro: int) -> str:
+    """As people read it."""
+    whole, part = divmod(abs(micro), MICRO)
+    return f"{'-' if micro < 0 else ''}{whole}.{part:06} USDC"
 
 
 class CreditService:

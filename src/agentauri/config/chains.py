@@ -43,12 +43,13 @@ def read_chains(r: Reader) -> tuple[ChainSettings, ...]:
     for alias, chain_id in CHAIN_ALIASES.items():
         if value := r.raw(f"{alias}_RPC_URL"):
             urls[chain_id] = value
-    for name, value in r.values.items():
-        if match := re.fullmatch(r"RPC_URLS?_([1-9][0-9]{0,15})", name):
-            r.asked.add(name)
-            urls[int(match[1])] = value if name.startswith("RPC_URLS_") else urls.get(int(match[1]), value)
-        elif name.startswith(("RPC_URLS_", "RPC_URL_")):
+    named = {name.removesuffix("_FILE") for name in r.values if name.startswith(("RPC_URLS_", "RPC_URL_"))}
+    for name in sorted(named):  # RPC_URLS_ before RPC_URL_
+        match = re.fullmatch(r"RPC_URLS?_([1-9][0-9]{0,15})", name)
+        if match is None:
             r.faults.append(f"{name}: ends in a chain id, such as RPC_URLS_8453")
+        elif value := r.raw(name):
+            urls[int(match[1])] = value if name.startswith("RPC_URLS_") else urls.get(int(match[1]), value)
     wanted = r.parse(
         "CHAINS", None, lambda raw: [int(part) for part in raw.split(",") if part.strip()], "comma-separated chain ids"
     )

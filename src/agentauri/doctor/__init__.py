@@ -7,6 +7,8 @@ look through is broken, keep silent.
 from agentauri.doctor.bundle import bundle as bundle
 from agentauri.doctor.bundle import redact as redact
 from agentauri.doctor.check import Patient as Patient
+from agentauri.doctor.examination import CHECKS as CHECKS
+from agentauri.doctor.examination import OUTSIDE as OUTSIDE
 from agentauri.doctor.examination import examine as examine
 from agentauri.doctor.types import CheckResult as CheckResult
 from agentauri.doctor.types import Report as Report

@@ -14,13 +14,14 @@ from redis.exceptions import RedisError, ResponseError
 
 from agentauri.actions import connect_redis, describe_fault
 from agentauri.chain import ChainStatus
-from agentauri.doctor.check import Check, Finding, Patient, fail, ok, plural, warn
+from agentauri.doctor.check import Check, Finding, Patient, ask, fail, ok, plural, warn
 
 PINGS = 100
 SLOW_PING_MS = 10.0
 LAG_SECONDS = 300
 SKEW_WARN, SKEW_FAIL = 1.0, 5.0
 HEAD_SECONDS = 900
+SUGGESTED_ID, SUGGESTED = 84532, "Base Sepolia (84532)"
 DISK_SHARE = 0.15
 OUTSIDE_SECONDS = 10.0
 
@@ -77,7 +78,13 @@ async def _indexers(patient: Patient) -> Sequence[Finding]:
     async with patient.database.transaction(durable=False) as tx:
         statuses = [status for status in await patient.chains.status(tx) if status.enabled]
     if not statuses:
-        return [warn("no chain is configured", "echo RPC_URLS_8453=https://… >> .env")]
+        first = patient.take_up("event-processor")
+        return [
+            warn(
+                "no chain is configured",
+                ask(f"A JSON-RPC URL of {SUGGESTED}", f'echo "RPC_URLS_{SUGGESTED_ID}=$it" >> .env && {first}'),
+            )
+        ]
     return [_indexer(patient, status) for status in statuses]
 
 
@@ -86,7 +93,10 @@ def _indexer(patient: Patient, status: ChainStatus) -> Finding:
     at = f"Latest indexed block: {status.indexed_block}, Current chain block: {status.latest_block}"
     because = f" ({status.status_reason})" if status.status_reason else ""
     resting = [one.name for one in status.providers if not one.healthy]
-    another = f"echo RPC_URLS_{part}=https://…,https://… >> .env"
+    another = ask(
+        f"URL of one more provider of {status.name}",
+        f'sed -i.old -E "s|^(RPC_URLS?_{part}=.*)|\\1,$it|" .env && {patient.take_up("event-processor")}',
+    )
     if status.status == "halted":
         return fail(f"halted{because}. {at}", f"agentauri chain reset --chain {part}", part)
     if status.status == "degraded":
@@ -148,7 +158,7 @@ async def _telegram_token(patient: Patient) -> Sequence[Finding]:
         return [ok("no action sends to Telegram")]
     if settings.telegram_bot_token is None:
         return [warn(f"{plural(used, 'action')} for Telegram, and no token but those that they bring",
-                     f"echo TELEGRAM_BOT_TOKEN=123456:… >> .env && {patient.restart('action-workers')}")]  # fmt: skip
+                     _new_token(patient))]  # fmt: skip
     url = f"{settings.telegram_api_url}/bot{settings.telegram_bot_token.reveal()}/getMe"
     try:
         timeout = aiohttp.ClientTimeout(total=OUTSIDE_SECONDS)
@@ -158,7 +168,12 @@ async def _telegram_token(patient: Patient) -> Sequence[Finding]:
         return [warn(f"the Bot API does not answer: {type(error).__name__}", "agentauri env")]
     if isinstance(said, dict) and said.get("ok") is True:
         return [ok(f"{plural(used, 'action')} for Telegram, and the bot's token is good")]
-    return [fail("the Bot API refuses the token", "agentauri env")]
+    return [fail("the Bot API refuses the token", _new_token(patient))]
+
+
+def _new_token(patient: Patient) -> str:
+    both = patient.take_up("event-processor action-workers")
+    return ask("Token of the bot", f'echo "TELEGRAM_BOT_TOKEN=$it" >> .env && {both}')
 
 
 async def _headers(patient: Patient) -> Sequence[Finding]:
@@ -181,8 +196,7 @@ async def _hsts(patient: Patient) -> Sequence[Finding]:
         return [got]
     if "Strict-Transport-Security" in got:
         return [ok(got["Strict-Transport-Security"])]
-    return [warn("browsers are not told to insist on https",
-                 f"echo ENABLE_HSTS=true >> .env && {patient.restart('api-gateway')}")]  # fmt: skip
+    return [warn("browsers are not told to insist on https", patient.change("api-gateway", "ENABLE_HSTS=true"))]
 
 
 async def _answer_headers(patient: Patient) -> dict[str, str] | Finding:

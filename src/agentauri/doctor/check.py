@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 import aiohttp
 from msgspec import Struct
@@ -20,8 +21,8 @@ from agentauri.types import Secret
 class Patient(Struct, frozen=True, kw_only=True):
     """An installation: its stores, and the services that know them. Looking changes nothing.
 
-    `embedded`: its servers are ours. `url` is where its HTTP side is, for the checks that look from outside;
-    `headers` are those that every answer of it carries.
+    `embedded`: its servers are ours, and `served_by` is the process that runs on them, where one does. `url` is where
+    its HTTP side is, for the checks that look from outside; `headers` are those that every answer of it carries.
     """
 
     config: Config
@@ -35,10 +36,31 @@ class Patient(Struct, frozen=True, kw_only=True):
     session: aiohttp.ClientSession
     headers: Mapping[str, str]
     url: str | None = None
+    served_by: int | None = None
+
+    @property
+    def in_compose(self) -> bool:
+        """Whether we look from within the network of the compose file: nowhere else is that a host's name."""
+        return urlsplit(self.database_settings.url.reveal()).hostname == "postgres"
 
     def restart(self, service: str) -> str:
         """The command that starts a part of the product, or starts it again."""
-        return "agentauri serve" if self.embedded else f"docker compose restart {service}"
+        if not self.embedded:
+            return f"docker compose restart {service}"
+        return f"{self._end()}agentauri serve"
+
+    def change(self, service: str, setting: str) -> str:
+        """The command that changes a setting and has a part of the product take it up. A container has to be made
+        anew for that: started again it keeps its old environment."""
+        return f"echo '{setting}' >> .env && {self.take_up(service)}"
+
+    def take_up(self, service: str) -> str:
+        """The command that has a part of the product read `.env` again."""
+        return f"{self._end()}agentauri serve" if self.embedded else f"docker compose up -d {service}"
+
+    def _end(self) -> str:
+        pid = self.served_by
+        return "" if pid is None else f"kill {pid}; while kill -0 {pid} 2>/dev/null; do sleep 1; done; "
 
 
 class Finding(Struct, frozen=True):
@@ -85,6 +107,11 @@ def of_database(read: Callable[[Transaction], Awaitable[Finding]]) -> Look:
             return [await read(tx)]
 
     return look
+
+
+def ask(what: str, then: str) -> str:
+    """A command line that asks whoever runs it for what only they know, and goes on with it as `$it`."""
+    return f"printf '{what}: ' && read -r it && {then}"
 
 
 def psql(statement: str) -> str:

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import ssl
-import struct
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from datetime import timedelta
 
 import asyncpg
-from cryptography import x509
 
-from agentauri import certificates, migrations
-from agentauri.database import Transaction, is_tls_fault
+from agentauri import migrations
+from agentauri.database import Transaction
+from agentauri.doctor import tls
 from agentauri.doctor.check import Check, Finding, Patient, fail, of_database, ok, plural, psql, warn
 
 ANSWER_SECONDS = 5.0
 LONG_QUERY = "1 minute"
 LONG_TRANSACTION = "10 minutes"
+PATIENT_SECONDS = 1
 USED_SHARE = 0.8
-SPARE_CONNECTIONS = 10
-SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-RENEW = "scripts/generate-pg-certs.sh && docker compose restart postgres"
+SPARE_CONNECTIONS, SMALLEST_POOL = 10, 14
 NOTIFYING = ("notify_new_event_trigger", "notify_event_change_trigger")
-ENCRYPTED_MODES = ("require", "verify-ca", "verify-full")
 
 
 async def _answers(patient: Patient) -> Sequence[Finding]:
@@ -49,8 +42,8 @@ def _refused(patient: Patient, cause: BaseException) -> Finding:
     text = str(cause) or type(cause).__name__
     if isinstance(cause, OSError) and cause.errno is not None:
         text = f"{os.strerror(cause.errno)} (os error {cause.errno})"
-    if is_tls_fault(cause):
-        return fail(f"refused for want of TLS: {text}", RENEW)
+    if refused := tls.refusal(patient, cause):
+        return refused
     if isinstance(cause, asyncpg.InvalidCatalogNameError):
         return fail(text, "agentauri migrate")
     return fail(text, _start_postgres(patient))
@@ -60,72 +53,6 @@ def _start_postgres(patient: Patient) -> str:
     return "agentauri serve" if patient.embedded else "docker compose up -d postgres"
 
 
-def _parameters(patient: Patient) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(patient.database_settings.url.reveal()).query))
-
-
-async def _tls(patient: Patient) -> Sequence[Finding]:
-    mode = _parameters(patient).get("sslmode", "prefer")
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS), patient.database.outside() as connection:
-            row = await connection.fetchrow("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-    except Exception as error:  # noqa: BLE001 (what has nothing to do with TLS, the check before has told)
-        cause = error.__cause__ or error
-        return [fail(f"DATABASE_TLS_FAILED: {cause}", RENEW)] if is_tls_fault(cause) else []
-    if row is not None and row["ssl"]:
-        return [ok(f"sslmode={mode}: the session is encrypted ({row['version']})")]
-    if mode in ENCRYPTED_MODES:
-        return [fail(f"sslmode={mode}, and the session is not encrypted", RENEW)]
-    return [ok(f"sslmode={mode} does not ask for encryption")]
-
-
-async def _certificate(patient: Patient) -> Sequence[Finding]:
-    """The root file that DATABASE_URL names, and the certificate that the server shows."""
-    parameters = _parameters(patient)
-    found: list[Finding] = []
-    if root := parameters.get("sslrootcert"):
-        try:
-            ends = certificates.expiry(Path(root)).at
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "no certificate"
-            found.append(fail(f"{root}: {reason}", RENEW, "root"))
-        else:
-            found.append(_days_left(ends, f"the root in {root}", RENEW, "root"))
-    if parameters.get("sslmode") in ENCRYPTED_MODES:
-        shown = await asyncio.to_thread(_shown_certificate, patient.database_settings.url.reveal())
-        if shown is not None:
-            found.append(_days_left(shown.not_valid_after_utc, "the server's certificate", RENEW, "server"))
-    return found or [ok("DATABASE_URL asks for no certificate")]
-
-
-def _days_left(ends: datetime, what: str, renew: str, part: str) -> Finding:
-    days = (ends - datetime.now(UTC)).days
-    text = f"{what} ends on {ends:%Y-%m-%d} ({plural(days, 'day')} left)"
-    if ends <= datetime.now(UTC):
-        return fail(f"{what} ended on {ends:%Y-%m-%d}", renew, part)
-    return warn(text, renew, part) if days < certificates.WARN_DAYS else ok(text, part)
-
-
-def _shown_certificate(url: str) -> x509.Certificate | None:
-    """What the server shows, whether or not it is to be believed: asked as its protocol begins TLS."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # we look at it, and trust it with nothing
-    try:
-        with socket.create_connection((parts.hostname, parts.port or 5432), ANSWER_SECONDS) as plain:
-            plain.sendall(SSL_REQUEST)
-            if plain.recv(1) != b"S":
-                return None
-            with context.wrap_socket(plain, server_hostname=parts.hostname) as secured:
-                der = secured.getpeercert(binary_form=True)
-    except OSError:
-        return None
-    return x509.load_der_x509_certificate(der) if der else None
-
-
 async def _pool(patient: Patient) -> Sequence[Finding]:
     async with patient.database.transaction(durable=False) as tx:
         row = await tx.fetchrow(
@@ -133,8 +60,11 @@ async def _pool(patient: Patient) -> Sequence[Finding]:
                       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
                       (SELECT count(*) FROM pg_stat_activity
                        WHERE application_name = $1 AND state <> 'idle' AND pid <> pg_backend_pid()) AS busy,
+                      (SELECT source FROM pg_settings WHERE name = 'max_connections') AS source,
                       (SELECT count(DISTINCT instance) FROM process_heartbeats
-                       WHERE seen_at > now() - interval '30 seconds') AS replicas""",
+                       WHERE seen_at > now() - interval '30 seconds') AS replicas,
+                      (SELECT min(instance) FROM process_heartbeats
+                       WHERE seen_at > now() - interval '30 seconds' AND status ->> 'pool' = 'exhausted') AS dry""",
             patient.database_settings.application_name,
         )
     assert row is not None
@@ -142,17 +72,74 @@ async def _pool(patient: Patient) -> Sequence[Finding]:
     replicas = max(1, row["replicas"])
     wanted = each * replicas + SPARE_CONNECTIONS
     text = f"{row['used']} of {row['most']} connections in use; {plural(replicas, 'process', 'processes')} of {each}"
+    if row["dry"]:
+        told = f"{row['dry']} ran out of connections within the last minutes (DB_POOL_EXHAUSTED). {text}"
+        return [warn(told, _pool_of(patient, max(50, 2 * each)))]
     if row["used"] >= USED_SHARE * row["most"]:
-        return [fail(text, psql(f"ALTER SYSTEM SET max_connections = {max(2 * row['most'], wanted)}"))]
+        return [fail(text, _more_connections(patient, row, wanted))]
     if row["busy"] >= USED_SHARE * each * replicas:
-        return [warn(f"{row['busy']} of {each * replicas} pooled connections are at work", _larger_pool(each))]
+        return [warn(f"{row['busy']} of {each * replicas} pooled connections are at work",
+                     _pool_of(patient, max(50, 2 * each)))]  # fmt: skip
     if wanted > row["most"]:
-        return [warn(f"{text}; they may come to want {wanted}", psql(f"ALTER SYSTEM SET max_connections = {wanted}"))]
+        return [warn(f"{text}; they may come to want {wanted}", _more_connections(patient, row, wanted))]
     return [ok(text)]
 
 
-def _larger_pool(each: int) -> str:
-    return f"echo DB_MAX_CONNECTIONS={min(500, max(50, 2 * each))} >> .env"
+def _pool_of(patient: Patient, connections: int) -> str:
+    return patient.change("api-gateway event-processor action-workers", f"DB_MAX_CONNECTIONS={min(500, connections)}")
+
+
+def _more_connections(patient: Patient, row: asyncpg.Record, wanted: int) -> str:
+    """A smaller pool where that is enough, else a server that takes more."""
+    fitting = (row["most"] - SPARE_CONNECTIONS) // max(1, row["replicas"])
+    if fitting >= SMALLEST_POOL and row["used"] < USED_SHARE * row["most"]:
+        return _pool_of(patient, fitting)
+    most = max(2 * row["most"], wanted)
+    if row["source"] == "command line":
+        changed = f"sed -i.old 's/max_connections=[0-9]*/max_connections={most}/' compose.yaml"
+        return f"{changed} && docker compose up -d postgres"
+    return psql(f"ALTER SYSTEM SET max_connections = {most}") + " && docker compose restart postgres"
+
+
+async def _locks(tx: Transaction) -> Finding:
+    """Whom others have been waiting for. Each wait is short, since it is given up and begun again."""
+    row = await tx.fetchrow(
+        """WITH waiting AS (SELECT pid, unnest(pg_blocking_pids(pid)) AS blocker FROM pg_stat_activity
+                            WHERE datname = current_database() AND wait_event_type = 'Lock')
+           SELECT b.pid, count(DISTINCT w.pid) AS waiting, b.state, b.application_name,
+                  extract(epoch FROM now() - b.xact_start)::int AS seconds, left(b.query, 80) AS query
+           FROM waiting w JOIN pg_stat_activity b ON b.pid = w.blocker
+           WHERE b.wait_event_type IS DISTINCT FROM 'Lock' AND b.xact_start < now() - make_interval(secs => $1)
+           GROUP BY b.pid, b.state, b.application_name, b.xact_start, b.query ORDER BY 2 DESC LIMIT 1""",
+        PATIENT_SECONDS,
+    )
+    if row is None:
+        return ok("nobody waits for a lock that is held for long")
+    return fail(
+        f"{plural(row['waiting'], 'statement')} wait for a lock of process {row['pid']}"
+        f" ({row['application_name'] or 'nameless'}), {row['state']} for {row['seconds']} s: {row['query']}",
+        psql(f"SELECT pg_terminate_backend({row['pid']})"),
+    )
+
+
+async def _foreign_triggers(patient: Patient) -> Sequence[Finding]:
+    async with patient.database.transaction(durable=False) as tx:
+        rows = await tx.fetch(
+            """SELECT tgname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+               WHERE NOT tgisinternal AND tgparentid = 0 AND tgenabled <> 'D'
+               AND c.relnamespace = current_schema()::regnamespace AND NOT tgname = ANY($1) ORDER BY 2, 1""",
+            sorted(migrations.trigger_names()),
+        )
+    if not rows:
+        return [ok("only our own triggers are on our tables")]
+    return [
+        warn(
+            f"{row['tgname']} on {row['relname']} is none of ours, and runs in the middle of our work",
+            psql(f'ALTER TABLE {row["relname"]} DISABLE TRIGGER "{row["tgname"]}"'),
+            row["tgname"],
+        )
+        for row in rows
+    ]
 
 
 async def _long_queries(tx: Transaction) -> Finding:
@@ -243,25 +230,32 @@ async def _enable_triggers(patient: Patient) -> str | None:
 async def _statements(tx: Transaction) -> Finding:
     if await tx.fetchval("SELECT to_regclass('pg_stat_statements') IS NOT NULL"):
         return ok("pg_stat_statements is there")
-    if "pg_stat_statements" in await tx.fetchval("SHOW shared_preload_libraries"):
+    loaded = await tx.fetchval("SHOW shared_preload_libraries")
+    if "pg_stat_statements" in loaded:
         return warn("pg_stat_statements is loaded and not created", psql("CREATE EXTENSION pg_stat_statements"))
+    if not await tx.fetchval("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements')"):
+        return ok("this PostgreSQL comes without pg_stat_statements")
+    libraries = ", ".join([*filter(None, [loaded]), "pg_stat_statements"])
     return warn(
         "pg_stat_statements is not loaded: slow statements cannot be ranked",
-        psql("ALTER SYSTEM SET shared_preload_libraries = pg_stat_statements"),
+        psql(f"ALTER SYSTEM SET shared_preload_libraries = {libraries}") + " && docker compose restart postgres",
     )
 
 
+ANSWERS = Check(
+    name="database", why="PostgreSQL holds the truth: without it nothing is read, matched or sent.", look=_answers
+)
 CHECKS = (
-    Check(name="database", why="PostgreSQL holds the truth: without it nothing is read, matched or sent.",
-          look=_answers),
-    Check(name="tls", why="Without TLS everybody on the way reads what is stored.", look=_tls),
-    Check(name="certificate", why="The day it ends, every connection is refused.", look=_certificate),
     Check(name="schema", why="This version works on its own schema and on no other.", look=_schema,
           needs=("database",)),
     Check(name="pool", why="Without a free connection a request waits 30 s and fails.", look=_pool,
           needs=("database", "schema")),
     Check(name="long_queries", why="A statement that never ends holds a connection, and may hold locks.",
           look=of_database(_long_queries), needs=("database",)),
+    Check(name="locks", why="Whoever waits for it holds a connection, until none is left.", look=of_database(_locks),
+          needs=("database",)),
+    Check(name="foreign_triggers", why="When it fails or is slow, so is the statement of ours that sets it off.",
+          look=_foreign_triggers, needs=("database", "schema")),
     Check(name="invalid_indexes", why="An invalid index is written and never read: everything becomes slower.",
           look=of_database(_invalid_indexes), needs=("database",)),
     Check(name="partitions", why="Deliveries go into the partition of their day; the default one cannot be dropped.",

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from uuid import uuid4
 
+import asyncpg
 import msgspec
 
 from agentauri.database import Transaction
 from agentauri.doctor.check import Check, Finding, Patient, fail, literal, of_database, ok, plural, psql, warn
 from agentauri.errors import Unavailable
+from agentauri.migrations import trigger_names
 
 OLDEST_SECONDS = 60
 SLOW_MS = 1000
 BEAT_SECONDS = 30
 RESTARTS_PER_HOUR = 5
 PROBE_SECONDS = 1.0
-MOST_TRIGGERS = 100
 SERVICES = {"evaluator": "event-processor", "indexer": "event-processor", "dispatcher": "action-workers",
             "http": "api-gateway"}  # fmt: skip
 CHANNEL = "new_event"
+ON_THE_WAY = ("events", "event_queue", "processed_events", "deliveries")
+"""Tables that the evaluation of an event writes."""
 
 
 async def _listener(patient: Patient) -> Sequence[Finding]:
@@ -85,28 +89,50 @@ async def _processing_time(tx: Transaction) -> Finding:
     assert row is not None
     if row["events"] == 0:
         return ok("no event in the last hour")
-    text = f"{row['average']:.0f} ms on average over {plural(row['events'], 'event')} in the last hour, {row['most']} at most"  # noqa: E501
-    if row["average"] < SLOW_MS:
-        return ok(text)
-    return warn(text, psql(
-        "SELECT query, calls, mean_exec_time FROM pg_stat_statements ORDER BY mean_exec_time DESC LIMIT 10"
-    ))  # fmt: skip
-
-
-async def _trigger_count(tx: Transaction) -> Finding:
-    row = await tx.fetchrow(
-        """SELECT count(*) AS events, max(triggers_matched) AS most FROM processed_events
-           WHERE processed_at > now() - interval '24 hours' AND triggers_matched > $1""",
-        MOST_TRIGGERS,
+    text = (
+        f"{row['average']:.0f} ms on average over {plural(row['events'], 'event')} in the last hour, "
+        f"{row['most']} at most"
     )
+    return ok(text) if row["average"] < SLOW_MS else warn(text, await _towards_speed(tx))
+
+
+async def _towards_speed(tx: Transaction) -> str:
+    """What is in the way, if that is known; else the statements that take longest; else figures for the planner."""
+    if (foreign := await _foreign_trigger(tx, ON_THE_WAY)) is not None:
+        return foreign
+    if await tx.fetchval("SELECT to_regclass('pg_stat_statements') IS NOT NULL"):
+        return psql("SELECT query, calls, mean_exec_time FROM pg_stat_statements ORDER BY mean_exec_time DESC LIMIT 10")
+    return psql("ANALYZE")
+
+
+async def _foreign_trigger(tx: Transaction, tables: Sequence[str]) -> str | None:
+    """The statement that switches off the first trigger of somebody else's on one of these tables."""
+    row = await tx.fetchrow(
+        """SELECT tgname, c.relname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+           WHERE NOT tgisinternal AND tgparentid = 0 AND tgenabled <> 'D' AND c.relname = ANY($1)
+           AND c.relnamespace = current_schema()::regnamespace AND NOT tgname = ANY($2) ORDER BY 2, 1 LIMIT 1""",
+        list(tables),
+        sorted(trigger_names()),
+    )
+    return None if row is None else psql(f'ALTER TABLE {row["relname"]} DISABLE TRIGGER "{row["tgname"]}"')
+
+
+async def _trigger_count(patient: Patient) -> Sequence[Finding]:
+    most = patient.config.evaluator.trigger_count_warning
+    async with patient.database.transaction(durable=False) as tx:
+        row = await tx.fetchrow(
+            """SELECT count(*) AS events, max(triggers_matched) AS most FROM processed_events
+               WHERE processed_at > now() - interval '24 hours' AND triggers_matched > $1""",
+            most,
+        )
     assert row is not None
     if row["events"] == 0:
-        return ok(f"no event of the last day matched more than {MOST_TRIGGERS} triggers")
-    return warn(
-        f"{plural(row['events'], 'event')} of the last day matched more than {MOST_TRIGGERS} triggers, {row['most']} at"
+        return [ok(f"no event of the last day matched more than {most} triggers")]
+    return [warn(
+        f"{plural(row['events'], 'event')} of the last day matched more than {most} triggers, {row['most']} at"
         " most; all were served",
         psql("SELECT trigger_id, count(*) FROM deliveries GROUP BY trigger_id ORDER BY 2 DESC LIMIT 20"),
-    )
+    )]  # fmt: skip
 
 
 async def _conditions(tx: Transaction) -> Finding:
@@ -165,6 +191,28 @@ async def _breakers(patient: Patient) -> Sequence[Finding]:
     ]  # fmt: skip
 
 
+class _Undo(Exception):
+    """Ends a transaction of which nothing is to stay."""
+
+
+async def _breaker_writes(patient: Patient) -> Sequence[Finding]:
+    """Whether a breaker could be written down; what is tried is undone."""
+    probe = f"doctor-{uuid4()}"
+    try:
+        async with patient.database.transaction(durable=False) as tx:
+            await tx.run("INSERT INTO circuit_breaker_state (trigger_id, state) VALUES ($1, 'closed')", probe)
+            await tx.run("UPDATE circuit_breaker_state SET state = 'open' WHERE trigger_id = $1", probe)
+            raise _Undo
+    except _Undo:
+        return [ok("the state of a breaker can be written")]
+    except (asyncpg.PostgresError, Unavailable) as error:
+        words = str(error.__cause__ or error) if isinstance(error, Unavailable) else str(error)
+    async with patient.database.transaction(durable=False) as tx:
+        fix = await _foreign_trigger(tx, ("circuit_breaker_state",))
+    return [fail(f"Circuit breaker state may be inconsistent: it cannot be written: {words}",
+                 fix or patient.restart("event-processor"))]  # fmt: skip
+
+
 async def _dead_letters(tx: Transaction) -> Finding:
     rows = await tx.fetch(
         """SELECT coalesce(reason, 'unknown') AS reason, count(*) AS count,
@@ -185,8 +233,13 @@ async def _queue_depth(patient: Patient) -> Sequence[Finding]:
     text = f"{plural(depth, 'delivery', 'deliveries')} ready in action_jobs"
     if depth < most:
         return [ok(text)]
-    return [warn(f"{text}, {most} is high: action workers are falling behind",
-                 "docker compose up -d --scale action-workers=3")]  # fmt: skip
+    at_once = patient.config.dispatcher.max_in_flight
+    more = (  # on servers of our own there is one process
+        patient.change("action-workers", f"MAX_IN_FLIGHT_DELIVERIES={min(5000, 4 * at_once)}")
+        if patient.embedded
+        else "docker compose up -d --scale action-workers=3"
+    )
+    return [warn(f"{text}, {most} is high: action workers are falling behind", more)]
 
 
 async def _queue_consistency(patient: Patient) -> Sequence[Finding]:
@@ -229,7 +282,7 @@ CHECKS = (
     Check(name="processing_time", why="Events that take longer than they come pile up.",
           look=of_database(_processing_time), needs=STORED),
     Check(name="trigger_count", why="An event that many triggers match makes as many deliveries.",
-          look=of_database(_trigger_count), needs=STORED),
+          look=_trigger_count, needs=STORED),
     Check(name="conditions", why="A trigger that was made invalid by hand never fires.",
           look=of_database(_conditions), needs=STORED),
     Check(name="queue_depth", why="At 50,000 the evaluators wait until it drains.", look=_queue_depth,
@@ -238,6 +291,8 @@ CHECKS = (
           look=_queue_consistency, needs=(*STORED, "redis"), heal=_rebuild),
     Check(name="breakers", why="While a breaker is open, its trigger's deliveries are held.", look=_breakers,
           needs=STORED),
+    Check(name="breaker_writes", why="What is not written is forgotten by the next process, and known to no other.",
+          look=_breaker_writes, needs=STORED),
     Check(name="dead_letters", why="What was given up reaches nobody unless it is sent again.",
           look=of_database(_dead_letters), needs=STORED),
 )  # fmt: skip

@@ -91,6 +91,11 @@ class Embedded:
             valkey.start()
             self.redis_url = Valkey.url_in(run, self._data / "valkey")
 
+    @property
+    def joined(self) -> int | None:
+        """The process whose servers these are; None when they are ours."""
+        return None if self._lock is not None else int((self._data / "lock").read_text())
+
     def revive(self) -> list[str]:
         """Start again whichever server has died (killed from outside, out of memory); their names.
 

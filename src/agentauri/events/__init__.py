@@ -12,6 +12,7 @@ from agentauri.events.reached import chain_times as chain_times
 from agentauri.events.reached import depths as depths
 from agentauri.events.service import EventService as EventService
 from agentauri.events.types import COLUMNS as COLUMNS
+from agentauri.events.types import DATA_COLUMNS as DATA_COLUMNS
 from agentauri.events.types import Audited as Audited
 from agentauri.events.types import Depth as Depth
 from agentauri.events.types import Event as Event

@@ -84,6 +84,16 @@ class Event(Struct, frozen=True):
 COLUMNS = Event.__struct_fields__
 """The table's columns in order."""
 
+_ABOUT = frozenset(
+    {
+        "seq", "id", "chain_id", "block_number", "block_hash", "transaction_hash", "log_index", "registry",
+        "event_type", "timestamp", "transaction_index", "contract_address", "agent_id", "args", "topics", "data",
+        "origin", "epoch", "retracted_at", "settled_at", "created_at",
+    }
+)  # fmt: skip
+DATA_COLUMNS = tuple(name for name in COLUMNS if name not in _ABOUT)
+"""The columns that an event has or not, according to its type."""
+
 _INTEGERS = tuple(COLUMNS.index(name) for name in ("agent_id", "feedback_index", "value_raw"))
 _ARGS = COLUMNS.index("args")
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 import msgspec
 from litestar import Litestar, Router
-from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.plugins import PluginProtocol
@@ -63,21 +63,22 @@ def create_app(services: Services, *, probes_only: bool = False) -> Layer:
     """The whole application, ready to be served; or only what watches a process: metrics, liveness, readiness."""
     document = Shared(float("inf"), lambda: asyncio.to_thread(openapi_document))
     desk = Desk(services, document.get)
-    state = State({"desk": desk})
-    routes = service.probes if probes_only else all_routes(docs=services.server.api_docs)
-    litestar = create_litestar(state, routes=routes)
+    litestar = create_litestar(docs=services.server.api_docs, probes_only=probes_only)
     meter = Meter(RateLimiter(services.redis, services.server.rate_limit_mode), services.server)
-    entrance = Entrance(litestar, RouteTable(litestar), desk.authenticator, meter)
-    return surround(entrance, services.server, meter)
+    return surround(Entrance(litestar, RouteTable(litestar), desk, meter), services.server, meter)
 
 
-def create_litestar(
-    state: State, openapi: OpenAPIConfig | None = None, routes: Sequence[ControllerRouterHandler] | None = None
-) -> Litestar:
-    """The routes alone, all of them if none are given. Errors leave as they are: `Problems` answers for them."""
+@cache
+def create_litestar(*, docs: bool = True, probes_only: bool = False) -> Litestar:
+    """The routes alone. They keep nothing: what they work with comes with each request, from its `Desk`. So one will
+    do for all the applications of a process, and making it takes a while. Errors leave as they are: `Problems` answers
+    for them."""
+    return _litestar(service.probes if probes_only else all_routes(docs=docs))
+
+
+def _litestar(routes: Sequence[ControllerRouterHandler], openapi: OpenAPIConfig | None = None) -> Litestar:
     return _Litestar(
-        all_routes() if routes is None else routes,
-        state=state,
+        routes,
         request_class=Call,
         dependencies={"filters": Provide(_read_filters, sync_to_thread=False)},
         exception_handlers={Exception: _pass_on},
@@ -104,9 +105,10 @@ class _Litestar(Litestar):
         return plugins
 
 
+@cache
 def openapi_document() -> str:
     """The interface as an OpenAPI 3.1 document, in JSON; nothing has to run for it."""
-    described = describe(create_litestar(State(), configuration(version("agentauri"))))
+    described = describe(_litestar(all_routes(), configuration(version("agentauri"))))
     return msgspec.json.format(msgspec.json.encode(described), indent=2).decode()
 
 

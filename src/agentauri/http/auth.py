@@ -95,7 +95,7 @@ class Authenticator:
             return found
         if tx is not None:
             return await self._standings.find(tx, principal, named)
-        async with self._database.transaction(durable=False) as own:
+        async with self._database.reading() as own:
             return await self._standings.find(own, principal, named)
 
     async def record_refusal(self, scope: HTTPScope, exchange: Exchange) -> None:
@@ -119,7 +119,7 @@ class Authenticator:
     async def _by_key(self, presented: str, exchange: Exchange) -> ApiKeyPrincipal:
         principal = self._keys.remembered(presented)
         if principal is None:
-            async with self._database.transaction(durable=False) as tx:
+            async with self._database.reading() as tx:
                 principal = await self._keys.authenticate(tx, presented)
         self._keys.usage.used(principal.key_id, exchange.client)
         return principal
@@ -129,7 +129,7 @@ class Authenticator:
         principal = self._sessions.remembered(claims)
         if principal is not None:
             return principal
-        async with self._database.transaction(durable=False) as tx:
+        async with self._database.reading() as tx:
             return await self._sessions.recognise(tx, claims)
 
 

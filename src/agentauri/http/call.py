@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 from litestar import Request
 from litestar.datastructures import State
@@ -27,7 +27,7 @@ LARGE_BODY = 32 * 1024
 class Call(Request[None, None, State]):
     @property
     def desk(self) -> Desk:
-        return cast(Desk, self.app.state["desk"])
+        return Desk.of(self.scope)
 
     @property
     def services(self) -> Services:
@@ -111,6 +111,10 @@ class Call(Request[None, None, State]):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """The one transaction of this request. Calls to name servers and nodes come before it."""
         return self.services.database.transaction()
+
+    def reading(self) -> AbstractAsyncContextManager[Transaction]:
+        """The same where one statement reads all there is to read."""
+        return self.services.database.reading()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Transaction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from litestar.types import HTTPScope
 
@@ -27,14 +27,6 @@ def client_address(scope: HTTPScope, trusted: Sequence[Network]) -> str:
         if not _within(named, trusted):
             return str(named)
     return str(address)
-
-
-def counted_as(client: str) -> str:
-    """Whom a budget counts: an address, of IPv6 the /64 that its holder may roam in."""
-    address = _parse(client)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((address, 64), strict=False))
-    return client
 
 
 def _parse(text: str) -> Address | None:

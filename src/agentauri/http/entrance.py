@@ -23,10 +23,11 @@ from msgspec import Struct
 
 from agentauri.accounts import Anonymous, InvalidApiKey
 from agentauri.errors import AgentAuriError, NotFound, RateLimited, Unauthenticated
-from agentauri.http.auth import ANY, CREDENTIALS, OPEN, OPTIONAL, Authenticator, authorize, named_organization
+from agentauri.http.auth import ANY, CREDENTIALS, OPEN, OPTIONAL, authorize, named_organization
 from agentauri.http.errors import MethodNotAllowed, OrganizationConflict
 from agentauri.http.exchange import Exchange, Layer
 from agentauri.http.metering import Meter
+from agentauri.http.services import Desk
 
 ORGANIZATION = "{organization_id}"
 
@@ -94,10 +95,11 @@ def _entry(opt: Mapping[str, object], template: str) -> Entry:
 class Entrance:
     """Answers HEAD and OPTIONS for every address, and lets in who may come in."""
 
-    def __init__(self, app: Layer, routes: RouteTable, authenticator: Authenticator, meter: Meter) -> None:
+    def __init__(self, app: Layer, routes: RouteTable, desk: Desk, meter: Meter) -> None:
         self._app = app
         self._routes = routes
-        self._authenticator = authenticator
+        self._desk = desk
+        self._authenticator = desk.authenticator
         self._meter = meter
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -118,6 +120,7 @@ class Entrance:
         if method not in methods:
             raise MethodNotAllowed(_allow(methods))
         authorize(exchange.principal, exchange.standing, entry.access)
+        self._desk.bind(scope)
         if scope["method"] == "HEAD":
             scope = cast(HTTPScope, {**scope, "method": "GET"})  # the server sends no body to who asked for none
         await self._app(scope, receive, send)

@@ -19,6 +19,11 @@ T = TypeVar("T")
 ChainNumber = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 BlockNumber = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Text = Annotated[str, Meta(max_length=1000)]
+AddressText = Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": "^0x[0-9a-fA-F]{40}$"})]
+HashText = Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": "^0x[0-9a-fA-F]{64}$"})]
+NumberText = Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": "^(0|[1-9][0-9]{0,77})$"})]
+DecimalText = Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": r"^-?[0-9]{1,78}(\.[0-9]{1,78})?$"})]
+"""Read by the functions of this module, whose words say more than that a form was missed."""
 Moment = Annotated[datetime, Meta(tz=True)]
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")

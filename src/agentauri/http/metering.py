@@ -6,10 +6,9 @@ import hmac
 
 from litestar.types import HTTPScope, Message, Receive, Send
 
-from agentauri.accounts import ApiKeyPrincipal
+from agentauri.accounts import ApiKeyPrincipal, counted_as
 from agentauri.billing import PLANS
 from agentauri.config import ServerConfig
-from agentauri.http.client import counted_as
 from agentauri.http.exchange import Exchange, Layer, header
 from agentauri.http.rate_limit import Budget, LimitExceeded, RateLimiter
 from agentauri.http.security_headers import Spelled

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from agentauri.actions import CONFIG_SCHEMAS
 from agentauri.http.auth import ANY, CREDENTIALS, KNOWN, OPEN, OPTIONAL, USER, WITHOUT_SCOPE
+from agentauri.http.contract import close_bodies, link
 from agentauri.http.errors import CONTENT_TYPE, Problem
 
 DESCRIPTION = "Watches the ERC-8004 agent registries and turns what happens there into signed webhooks."
@@ -45,6 +46,14 @@ SCHEMES = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key, sk_live_… or sk_test_…"},
     "bearer": {"type": "http", "scheme": "bearer", "description": "An access token of /auth/login, or the same key."},
     "metricsToken": {"type": "http", "scheme": "bearer", "description": "METRICS_TOKEN, where one is set."},
+}
+
+WHICH_ORGANIZATION = {
+    "name": "X-Organization-ID",
+    "in": "header",
+    "required": False,
+    "description": "The organization that is meant; a user's personal one without it. A key always means its own.",
+    "schema": {"type": "string", "format": "uuid"},
 }
 
 EXAMPLES: Mapping[str, object] = {
@@ -91,6 +100,8 @@ def describe(litestar: Litestar) -> dict[str, Any]:
     _describe_actions(components["schemas"])
     for path, method, handler in _handlers(litestar):
         _complete(document["paths"][path][method], path, handler)
+    close_bodies(document)
+    link(document)
     whole = document["paths"]["/api/v1/openapi.json"]["get"]["responses"]["200"]["content"]
     whole["application/json"]["schema"] = {"type": "object"}  # sent as the text that it is made as, once
     # Litestar calls a list of X by the whole path of its type.
@@ -135,6 +146,8 @@ def _complete(operation: dict[str, Any], path: str, handler: HTTPRouteHandler) -
     operation["security"] = handler.opt.get("credentials", SECURITY.get(access, SECURITY[KNOWN]))
     if access not in WITHOUT_SCOPE:
         operation["x-required-scope"] = access
+        if "{organization_id}" not in path:
+            parameters.append(WHICH_ORGANIZATION)
     if path.startswith("/api/"):
         operation["tags"] = [path.split("/")[3].partition(".")[0]]
     if (example := EXAMPLES.get(handler.handler_name)) is not None:

@@ -81,6 +81,8 @@ def read_query(query: bytes, shape: type[T]) -> T:
             raw |= {field.encode_name: values} if values else {}
         elif len(values) > 1:
             refused.append(FieldError(field.encode_name, "must be given once"))
+        elif values and values[0].lower() == "null" and not _takes_text(field.type):
+            refused.append(FieldError(field.encode_name, _rule(_without_null(field.type))))  # the decoder would take it
         elif values:
             raw[field.encode_name] = values[0]
     if refused:
@@ -265,6 +267,10 @@ def _without_null(shape: shapes.Type) -> shapes.Type:
         return shape
     kinds = [kind for kind in shape.types if not _is_null(kind)]
     return kinds[0] if len(kinds) == 1 else shape
+
+
+def _takes_text(shape: shapes.Type) -> bool:
+    return isinstance(_without_null(shape), shapes.StrType)
 
 
 def _takes_list(shape: shapes.Type) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
+from typing import Literal, cast
 
+from litestar.types import HTTPScope
 from msgspec import Struct
 from redis.asyncio import Redis
 
@@ -85,6 +86,14 @@ class Desk:
         self.event_counts: Shared[list[EventCount]] = Shared(CHAINS_KEPT_SECONDS, self._read_event_counts)
         self.examination: Shared[Report] = Shared(EXAMINATION_KEPT_SECONDS, services.examine)
         self.checkup = Checkup(services.database, services.components, services.stopping, services.version)
+
+    def bind(self, scope: HTTPScope) -> None:
+        """Be what the handler of this request works with."""
+        cast(dict[str, object], cast(object, scope))["desk"] = self
+
+    @staticmethod
+    def of(scope: HTTPScope) -> Desk:
+        return cast(Desk, cast(dict[str, object], cast(object, scope))["desk"])
 
     async def _read_chains(self) -> list[ChainStatus]:
         async with self.services.database.transaction() as tx:

@@ -7,6 +7,7 @@ never made twice. There is no limit to how many triggers match; none that breaks
 
 from agentauri.triggers.backtest import Backtested as Backtested
 from agentauri.triggers.backtest import Backtester as Backtester
+from agentauri.triggers.backtest import Day as Day
 from agentauri.triggers.backtest import Wanted as Wanted
 from agentauri.triggers.catalog import Catalog as Catalog
 from agentauri.triggers.drafts import count_leaves as count_leaves
@@ -18,6 +19,7 @@ from agentauri.triggers.evaluator import Evaluator as Evaluator
 from agentauri.triggers.explain import Explained as Explained
 from agentauri.triggers.explain import Explainer as Explainer
 from agentauri.triggers.explain import Explanation as Explanation
+from agentauri.triggers.explain import Tested as Tested
 from agentauri.triggers.explain import Trying as Trying
 from agentauri.triggers.fields import EVENT_TYPES as EVENT_TYPES
 from agentauri.triggers.follows import Follow as Follow
@@ -26,8 +28,12 @@ from agentauri.triggers.follows import FollowPatch as FollowPatch
 from agentauri.triggers.follows import FollowService as FollowService
 from agentauri.triggers.history import Range as Range
 from agentauri.triggers.parts import TriggerParts as TriggerParts
+from agentauri.triggers.rules import Rule as Rule
 from agentauri.triggers.rules import Rules as Rules
+from agentauri.triggers.sampling import SampleEvent as SampleEvent
+from agentauri.triggers.sampling import sampled as sampled
 from agentauri.triggers.service import TriggerService as TriggerService
+from agentauri.triggers.tracing import Traced as Traced
 from agentauri.triggers.types import BreakerPatch as BreakerPatch
 from agentauri.triggers.types import Condition as Condition
 from agentauri.triggers.types import Environment as Environment

@@ -25,7 +25,8 @@ from agentauri.errors import FieldError, Invalid
 from agentauri.events import Event, EventService, chain_times
 from agentauri.triggers.errors import BacktestRunning
 from agentauri.triggers.explain import Explanation, explanation_of
-from agentauri.triggers.history import Place, Range, columns_of, stream
+from agentauri.triggers.history import Place, Range, columns_of, count, last_time, narrowed, stream
+from agentauri.triggers.matching import Definition
 from agentauri.triggers.rules import Rule, Rules, Told, Trial
 from agentauri.types import ChainId, EventSeq, OrganizationId
 
@@ -82,9 +83,16 @@ class Wanted(Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
     @property
+    def definitions(self) -> list[Definition]:
+        return [one.definition for one in (self.rule, self.saved) if one is not None]
+
+    @property
+    def columns(self) -> frozenset[str]:
+        return frozenset().union(*map(columns_of, self.definitions))
+
+    @property
     def tie(self) -> str:
-        rules = [(one.definition, one.definition.version) for one in (self.rule, self.saved) if one is not None]
-        return sha256(repr((rules, self.range)).encode()).hexdigest()[:16]
+        return sha256(repr((self.definitions, self.range)).encode()).hexdigest()[:16]
 
 
 class Run:
@@ -97,25 +105,28 @@ class Run:
         self.times: dict[int, int] = {}
         """The newest time of each chain."""
 
-    def step(self, event: Event) -> tuple[list[Told], list[Told]]:
+    def step(self, event: Event, *, show: bool = False) -> tuple[list[Told], list[Told]]:
         """What both say, after the absences that this event's time makes certain."""
         self.place = (event.timestamp, event.seq)
         news = event.timestamp > self.times.get(event.chain_id, -1)
         if news:
             self.times[event.chain_id] = event.timestamp
-        answers: list[list[Told]] = []
-        for trial in (self.trial, self.saved):
-            if trial is None:
-                answers.append([])
-                continue
-            told = trial.ring(event.chain_id, event.timestamp) if news else []
-            if (met := trial.meet(event)) is not None:
-                told.append(met)
-            answers.append(told)
-        return answers[0], answers[1]
+        told = _said(self.trial, event, news=news, show=show)
+        return told, [] if self.saved is None else _said(self.saved, event, news=news, show=False)
+
+    @property
+    def waits(self) -> bool:
+        return self.trial.waits or (self.saved is not None and self.saved.waits)
 
     def end(self, chain_id: int, until: int) -> tuple[list[Told], list[Told]]:
         return self.trial.ring(chain_id, until), [] if self.saved is None else self.saved.ring(chain_id, until)
+
+
+def _said(trial: Trial, event: Event, *, news: bool, show: bool) -> list[Told]:
+    told = trial.ring(event.chain_id, event.timestamp) if news and trial.waits else []
+    if (met := trial.meet(event, show=show)) is not None:
+        told.append(met)
+    return told
 
 
 class Sheet:
@@ -128,6 +139,11 @@ class Sheet:
         self.fired: tuple[set[EventSeq], set[EventSeq]] = (set(), set())
         self._most = most
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether the sample has room for another match."""
+        return len(self.sample) < self._most
+
     def enter(self, answers: tuple[list[Told], list[Told]]) -> None:
         for told in answers[0]:
             if not told.matched:
@@ -139,7 +155,7 @@ class Sheet:
                 continue
             self.told += 1
             self.fired[0].add(told.event.seq)
-            if len(self.sample) < self._most:
+            if self.wants_more:
                 self.sample.append(told)
         self.fired[1].update(told.event.seq for told in answers[1] if told.matched and not told.suppressed)
 
@@ -189,16 +205,21 @@ class Backtester:
             duration_ms=round((time.monotonic() - started) * 1000),
         )
 
+    async def size(self, tx: Transaction, wanted: Wanted) -> int:
+        """How many events a run would scan."""
+        return await count(tx, narrowed(wanted.range, wanted.definitions), wanted.max_events)
+
     async def _scan(
         self, tx: Transaction, run: Run, wanted: Wanted, sheet: Sheet, stop: float, progress: Callable[[int], None]
     ) -> bool:
         """Go on until the range, the number of events or the time is used up; whether it was the range."""
-        async with aclosing(stream(tx, wanted.range, _columns(wanted), by_time=True, after=run.place)) as parts:
+        range_ = narrowed(wanted.range, wanted.definitions)
+        async with aclosing(stream(tx, range_, wanted.columns, by_time=True, after=run.place)) as parts:
             async for part in parts:
                 for event in part:
                     if sheet.scanned >= wanted.max_events or (sheet.scanned and time.monotonic() > stop):
                         return False
-                    sheet.enter(run.step(event))
+                    sheet.enter(run.step(event, show=sheet.wants_more))
                     sheet.scanned += 1
                     if not sheet.scanned % BREATH:
                         await asyncio.sleep(0)
@@ -217,7 +238,8 @@ class Backtester:
         if not (wanted.rule.remembers or (wanted.saved is not None and wanted.saved.remembers)):
             run.place = place
             return run
-        async with aclosing(stream(tx, wanted.range, _columns(wanted), by_time=True)) as parts:
+        range_ = narrowed(wanted.range, wanted.definitions)
+        async with aclosing(stream(tx, range_, wanted.columns, by_time=True)) as parts:
             async for part in parts:
                 for event in part:
                     if (event.timestamp, event.seq) > place:
@@ -261,18 +283,15 @@ async def _alone(tx: Transaction, organization_id: OrganizationId) -> None:
 
 async def _finish(tx: Transaction, run: Run, range_: Range, sheet: Sheet) -> None:
     """Tell of the absences that are certain at the end of the range, as far as the chains have come."""
+    if not run.waits:
+        return
     if range_.to_block is not None:
-        ends = dict(run.times)
+        ends = await last_time(tx, range_)
     else:
         times = await chain_times(tx, [ChainId(chain_id) for chain_id in run.times])
         ends = {int(chain_id): end for chain_id, end in times.items()}
     for chain_id, end in ends.items():
         sheet.enter(run.end(chain_id, end if range_.to_time is None else min(end, range_.to_time + 1)))
-
-
-def _columns(wanted: Wanted) -> frozenset[str]:
-    columns = columns_of(wanted.rule.definition)
-    return columns if wanted.saved is None else columns | columns_of(wanted.saved.definition)
 
 
 def _diff(sheet: Sheet) -> Diff:

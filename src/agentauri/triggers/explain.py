@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from agentauri.actions import DeliveryDetail, DeliveryFilter, DeliveryService, Part, TriggerFacts
 from agentauri.database import Transaction
 from agentauri.events import Event
-from agentauri.triggers.history import Range, columns_of, is_longer, stream
+from agentauri.triggers.history import Range, columns_of, count, narrowed, scope_of, stream
 from agentauri.triggers.matching import eligible
 from agentauri.triggers.rules import DRAFT, Rule, Rules, Told, Trial, gates
 from agentauri.triggers.service import TriggerService
@@ -146,18 +146,15 @@ class Explainer:
         if not rule.remembers or event.retracted_at is not None or not eligible(definition, event):
             met = trial.meet(event) if not rule.remembers else None
             return met or Told(event, matched=False)
-        before = Range(
-            chain_id=definition.chain_id,
-            registry=definition.registry,
-            after_seq=EventSeq(definition.start_seq),
-            to_seq=event.seq,
-        )
-        if await is_longer(tx, before, limit):
+        since = Range(after_seq=EventSeq(definition.start_seq), to_seq=event.seq, all_of=scope_of(definition, event))
+        before = narrowed(since, [definition])
+        if await count(tx, before, limit + 1) > limit:
             return None
         async with aclosing(stream(tx, before, columns_of(definition), by_time=False)) as parts:
             async for part in parts:
                 for one in part:
-                    told = trial.meet(one)
+                    trial.ring(one.chain_id, one.timestamp)  # for the cooldown it matters what was told before
+                    told = trial.meet(one, show=one.seq == event.seq)
                     if one.seq == event.seq:
                         return told or Told(event, matched=False)
                 await asyncio.sleep(0)

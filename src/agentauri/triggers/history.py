@@ -1,26 +1,29 @@
-"""Stored events once more, in their order, for those who only look: no more of each than a rule reads."""
+"""Stored events once more, in their order, for those who only look: no more of them, and of each, than a rule reads."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 from zlib import crc32
 
 import asyncpg
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from agentauri.database import Transaction
 from agentauri.events import COLUMNS, Event
 from agentauri.triggers.conditions import Leaf, Stateful, walk
-from agentauri.triggers.matching import Definition
+from agentauri.triggers.fields import FIELDS, Kind, getter
+from agentauri.triggers.matching import Definition, Key, necessary
 from agentauri.types import EventSeq
 
 FETCHED_AT_ONCE = 1_000
 
-_ALWAYS = frozenset(
-    {"seq", "id", "chain_id", "block_number", "log_index", "registry", "event_type", "timestamp", "origin", "agent_id"}
-)
+_ALWAYS = frozenset({"seq", "chain_id", "block_number", "log_index", "registry", "timestamp", "origin"})
 _AS_TEXT: dict[str, Callable[[str], Any]] = {
     "agent_id": int, "feedback_index": int, "value_raw": int, "args": msgspec.json.Decoder(dict[str, object]).decode,
 }  # fmt: skip
@@ -31,7 +34,8 @@ Place = tuple[int, EventSeq]
 
 
 class Range(Struct, frozen=True, kw_only=True):
-    """Which stored events: blocks and seconds are inclusive, None restricts nothing."""
+    """Which stored events: blocks and seconds are inclusive, None restricts nothing. Of the equalities in `any_of` one
+    has to hold, of those in `all_of` each."""
 
     chain_id: int | None = None
     registry: str | None = None
@@ -41,6 +45,33 @@ class Range(Struct, frozen=True, kw_only=True):
     to_time: int | None = None
     after_seq: EventSeq | None = None
     to_seq: EventSeq | None = None
+    any_of: frozenset[Key] | None = None
+    all_of: tuple[tuple[str, int | str | Decimal], ...] = ()
+
+
+def narrowed(wanted: Range, definitions: Sequence[Definition]) -> Range:
+    """The part of a range in which there may be something for one of these rules."""
+    chains = {one.chain_id for one in definitions} | {wanted.chain_id} - {None}
+    registries = {one.registry for one in definitions}
+    needed = [necessary(one.nodes) for one in definitions]
+    known = [keys for keys in needed if keys is not None]
+    return replace(
+        wanted,
+        chain_id=chains.pop() if len(chains) == 1 else wanted.chain_id,
+        registry=registries.pop() if len(registries) == 1 else wanted.registry,
+        any_of=frozenset().union(*known) if len(known) == len(needed) else None,
+    )
+
+
+def scope_of(definition: Definition, event: Event) -> tuple[tuple[str, int | str | Decimal], ...]:
+    """What all events have in common of which it depends what a rule remembers when it meets this one: the values of
+    the columns that are in the scope of every leaf. A cooldown looks at all matches of a trigger."""
+    leaves = [node for node in walk(definition.nodes) if isinstance(node, Stateful)]
+    if not leaves or definition.cooldown_seconds:
+        return ()
+    shared = set(leaves[0].scope).intersection(*(leaf.scope for leaf in leaves)) & FIELDS.keys()
+    values = [(name, getter(name, folded=FIELDS[name].kind is Kind.HEX)(event)) for name in sorted(shared)]
+    return tuple((name, value) for name, value in values if isinstance(value, int | str | Decimal))
 
 
 def columns_of(definition: Definition) -> frozenset[str]:
@@ -59,7 +90,8 @@ def columns_of(definition: Definition) -> frozenset[str]:
 async def stream(
     tx: Transaction, wanted: Range, columns: Collection[str], *, by_time: bool, after: Place | None = None
 ) -> AsyncGenerator[list[Event]]:
-    """Canonical events, by time or by number, those after a place; a part at a time, as the server hands them out."""
+    """Canonical events, by time or by number, those after a place; a part at a time, as the server hands them out. It
+    is asked for the next part while this one is looked at, so until the end the transaction has no time for others."""
     names = [name for name in COLUMNS if name in columns and name not in ("topics", "data")]
     listed = ", ".join(f'"{name}"' + ("::text" if name in _AS_TEXT else "") for name in names)
     where, arguments = _where(wanted, after)
@@ -70,20 +102,32 @@ async def stream(
         f"DECLARE {cursor} NO SCROLL CURSOR FOR SELECT {listed} FROM events WHERE {where} ORDER BY {order}",  # noqa: S608
         *arguments,
     )
-    make = _maker(names)
+    make, fetch = _maker(names), f"FETCH {FETCHED_AT_ONCE} FROM {cursor}"
+    coming: asyncio.Task[list[asyncpg.Record]] | None = asyncio.create_task(tx.fetch(fetch))
     try:
-        while rows := await tx.fetch(f"FETCH {FETCHED_AT_ONCE} FROM {cursor}"):
+        while coming is not None:
+            rows = await coming
+            coming = asyncio.create_task(tx.fetch(fetch)) if len(rows) == FETCHED_AT_ONCE else None
             yield [make(row) for row in rows]
-            if len(rows) < FETCHED_AT_ONCE:
-                return
     finally:
+        if coming is not None:
+            with suppress(Exception):  # it was not waited for, and the transaction knows
+                await coming
         await tx.run(f"CLOSE {cursor}")
 
 
-async def is_longer(tx: Transaction, wanted: Range, than: int) -> bool:
-    where, arguments = _where(wanted, None)
-    counted = f"SELECT count(*) FROM (SELECT FROM events WHERE {where} LIMIT {than + 1:d}) AS first"  # noqa: S608
-    return bool(await tx.fetchval(counted, *arguments) > than)
+async def count(tx: Transaction, wanted: Range, most: int, after: Place | None = None) -> int:
+    """How many events `stream` would bring, up to so many."""
+    where, arguments = _where(wanted, after)
+    counted = f"SELECT count(*) FROM (SELECT FROM events WHERE {where} LIMIT {most:d}) AS first"  # noqa: S608
+    return int(await tx.fetchval(counted, *arguments))
+
+
+async def last_time(tx: Transaction, wanted: Range) -> dict[int, int]:
+    """How far the events of a range of blocks of one chain come, whatever their kind."""
+    where, arguments = _where(replace(wanted, registry=None, any_of=None, all_of=()), None)
+    newest = f'SELECT chain_id, "timestamp" FROM events WHERE {where} ORDER BY block_number DESC LIMIT 1'  # noqa: S608
+    return {row["chain_id"]: row["timestamp"] for row in await tx.fetch(newest, *arguments)}
 
 
 def _where(wanted: Range, after: Place | None) -> tuple[str, list[object]]:
@@ -103,10 +147,29 @@ def _where(wanted: Range, after: Place | None) -> tuple[str, list[object]]:
         if value is not None:
             arguments.append(value)
             parts.append(clause.format(f"${len(arguments)}"))
+    if wanted.any_of is not None:
+        named = [_equal(column, arguments, values) for column, values in _by_column(wanted.any_of).items()]
+        parts.append("(" + (" OR ".join(named) or "false") + ")")
+    parts += [_equal(column, arguments, [value]) for column, value in wanted.all_of]
     if after is not None:
         arguments += after
         parts.append(f'("timestamp", seq) > (${len(arguments) - 1}::bigint, ${len(arguments)}::bigint)')
     return " AND ".join(parts), arguments
+
+
+def _by_column(keys: Iterable[Key]) -> dict[str, list[int | str]]:
+    found: dict[str, list[int | str]] = {}
+    for column, value in sorted(keys, key=str):
+        found.setdefault(column, []).append(value)
+    return found
+
+
+def _equal(column: str, arguments: list[object], values: Sequence[int | str | Decimal]) -> str:
+    """A clause that is true where the column has one of these values, as conditions compare them."""
+    kind = FIELDS[column].kind
+    arguments.append([Decimal(value) for value in values] if kind is Kind.NUMBER else list(values))
+    named = f'lower("{column}")' if kind is Kind.HEX else f'"{column}"'
+    return f"{named} = ANY(${len(arguments)}::{'numeric' if kind is Kind.NUMBER else 'text'}[])"
 
 
 def _maker(names: Sequence[str]) -> Callable[[asyncpg.Record], Event]:

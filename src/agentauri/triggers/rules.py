@@ -17,7 +17,7 @@ from agentauri.triggers.conditions import Stateful, parse, walk
 from agentauri.triggers.errors import TriggerNotFound
 from agentauri.triggers.matching import Check, Definition, compile_nodes, eligible
 from agentauri.triggers.state.programs import compile_state
-from agentauri.triggers.state.rehearsal import Rehearsal
+from agentauri.triggers.state.rehearsal import Answer, Rehearsal
 from agentauri.triggers.tracing import Memory, Passed, Traced, trace
 from agentauri.triggers.types import Condition, Prepared, TriggerDraft
 from agentauri.types import OrganizationId, TriggerId, utc_now
@@ -69,29 +69,29 @@ class Trial:
         self.rule = rule
         definition = rule.definition
         state = compile_state(definition) if definition.nodes else None
-        self._rehearsal = None if state is None else Rehearsal(definition.trigger_id, state)
+        self._rehearsal = None if state is None else Rehearsal(state)
+        self.waits = any(leaf.kind == "absence" for leaf in rule.stateful)
         self._check: Check = compile_nodes(definition.nodes) if definition.nodes else lambda _: False
 
-    def meet(self, event: Event) -> Told | None:
-        """None where the rule does not see the event, or nothing comes of it."""
+    def meet(self, event: Event, *, show: bool = True) -> Told | None:
+        """None where the rule does not see the event, or nothing comes of it. Whoever only counts matches does not want
+        to be shown what is remembered, and saves time."""
         if not eligible(self.rule.definition, event):
             return None
         if self._rehearsal is None:
             return Told(event, matched=True) if self._check(event) else None
-        visit, holding = self._rehearsal.meet(event)
-        if not visit.inputs and not visit.matched:
-            return None
-        return Told(event, visit.matched, visit.suppressed, Memory(holding, visit.shown), visit.context)
+        answer = self._rehearsal.meet(event, show=show)
+        return _told(answer) if answer.matched or (show and answer.fed) else None
 
     def ring(self, chain_id: int, time: int) -> list[Told]:
         """The absences that are certain once the chain has come to that time."""
-        if self._rehearsal is None:
+        if self._rehearsal is None or not self.waits:
             return []
-        absences = {leaf.id for leaf in self.rule.stateful if leaf.kind == "absence"}
-        return [
-            Told(visit.event, visit.matched, visit.suppressed, Memory(absences), visit.context)
-            for visit in self._rehearsal.ring(chain_id, time)
-        ]
+        return [_told(answer) for answer in self._rehearsal.ring(chain_id, time)]
+
+
+def _told(answer: Answer) -> Told:
+    return Told(answer.event, answer.matched, answer.suppressed, Memory(answer.holding, answer.shown), answer.context)
 
 
 class Rules:

@@ -18,7 +18,6 @@ from agentauri.triggers.errors import ManagedByFollow, TriggerNotFound, Unsuppor
 from agentauri.triggers.trigger_store import StoredTrigger
 from agentauri.triggers.types import (
     BreakerPatch,
-    BreakerSummary,
     Prepared,
     StateEntry,
     Trigger,
@@ -107,11 +106,11 @@ class TriggerService:
             },
         )
         actions = await self._actions.create(tx, trigger_id, prepared.actions or (), shared)
-        return await self._detail(tx, await stored_trigger(tx, organization_id, trigger_id), actions)
+        return await _detail(tx, organization_id, trigger_id, actions)
 
     async def get(self, tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> TriggerDetail:
         """Raises: TriggerNotFound, also where it is another organization's."""
-        return await self._detail(tx, await stored_trigger(tx, organization_id, trigger_id))
+        return await _detail(tx, organization_id, trigger_id)
 
     async def list(
         self, tx: Transaction, organization_id: OrganizationId, wanted: TriggerFilter, page: Page
@@ -166,7 +165,7 @@ class TriggerService:
             await self._deliveries.pause(tx, trigger_id)
         elif switched is True or made is not None:
             await self._deliveries.unpause(tx, trigger_id)
-        return await self._detail(tx, await stored_trigger(tx, organization_id, trigger_id), made)
+        return await _detail(tx, organization_id, trigger_id, made)
 
     async def delete(
         self,
@@ -293,20 +292,6 @@ class TriggerService:
     async def _actions_of(self, tx: Transaction, trigger_id: TriggerId) -> Sequence[Action]:
         return (await self._actions.of(tx, [trigger_id])).get(trigger_id, [])
 
-    async def _detail(
-        self, tx: Transaction, stored: StoredTrigger, actions: Sequence[Action] | None = None
-    ) -> TriggerDetail:
-        """`actions` are those that were just written, with what is only shown once."""
-        if actions is None:
-            actions = await self._actions_of(tx, stored.id)
-        breaker = await self._breakers.get(tx, stored.id)
-        return TriggerDetail(
-            **drafts.shown(stored),
-            conditions=drafts.shown_conditions(stored),
-            actions=sorted(actions, key=lambda action: (action.priority, action.id)),
-            circuit_breaker=BreakerSummary(breaker.state, breaker.failure_count),
-        )
-
 
 async def stored_trigger(tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId) -> StoredTrigger:
     """Raises: TriggerNotFound."""
@@ -314,6 +299,27 @@ async def stored_trigger(tx: Transaction, organization_id: OrganizationId, trigg
     if stored is None:
         raise TriggerNotFound
     return stored
+
+
+async def _detail(
+    tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId, written: Sequence[Action] | None = None
+) -> TriggerDetail:
+    """`written` are its actions as they were just written, with what is only shown once.
+
+    Raises: TriggerNotFound.
+    """
+    found = await store.whole(tx, organization_id, trigger_id)
+    if found is None:
+        raise TriggerNotFound
+    stored, actions, breaker = found
+    if written is not None:
+        actions = sorted(written, key=lambda action: (action.priority, action.id))
+    return TriggerDetail(
+        **drafts.shown(stored),
+        conditions=drafts.shown_conditions(stored),
+        actions=actions,
+        circuit_breaker=breaker,
+    )
 
 
 def refuse_strangers(stored: StoredTrigger, managed_by: str | None) -> None:

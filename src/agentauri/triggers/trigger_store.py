@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 
 import asyncpg
 
+from agentauri.actions import ACTIONS_OF_T, Action, read_actions
 from agentauri.database import Transaction
-from agentauri.triggers.types import TriggerFilter
+from agentauri.triggers.types import BreakerSummary, TriggerFilter
 from agentauri.types import OrganizationId, Page, TriggerId
 
 
@@ -165,6 +166,24 @@ async def get(tx: Transaction, organization_id: OrganizationId, trigger_id: Trig
         organization_id,
     )
     return None if record is None else StoredTrigger(*record)
+
+
+async def whole(
+    tx: Transaction, organization_id: OrganizationId, trigger_id: TriggerId
+) -> tuple[StoredTrigger, list[Action], BreakerSummary] | None:
+    """A trigger with its actions and its breaker, in one statement: this is what callers read most."""
+    record = await tx.fetchrow(
+        f"""SELECT {_OWN}, {_STATUS}, {_LAST_MATCHED}, {ACTIONS_OF_T}, coalesce(b.state, 'closed'),
+                   coalesce(b.failure_count, 0)
+            FROM triggers t LEFT JOIN circuit_breaker_state b ON b.trigger_id = t.id
+            WHERE t.id = $1 AND t.organization_id = $2""",  # noqa: S608 (our own column names)
+        trigger_id,
+        organization_id,
+    )
+    if record is None:
+        return None
+    *own, actions, state, failures = record
+    return StoredTrigger(*own), read_actions(actions), BreakerSummary(state, failures)
 
 
 async def page(

@@ -10,6 +10,7 @@ from agentauri.actions.channels.channel import Pace as Pace
 from agentauri.actions.channels.channel import Prepared as Prepared
 from agentauri.actions.channels.channel import Sent as Sent
 from agentauri.actions.channels.channel import StoredAction as StoredAction
+from agentauri.actions.channels.channel import UnderWay as UnderWay
 from agentauri.actions.channels.mcp import McpChannel
 from agentauri.actions.channels.telegram import BotApi as BotApi
 from agentauri.actions.channels.telegram import TelegramChannel

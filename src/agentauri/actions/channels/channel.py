@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -50,6 +51,15 @@ class Pace(Struct, frozen=True):
     interval: float
 
 
+Ended = Callable[[Sent | Exception], None]
+"""Told what came of a send: a `DeliveryFailed`, or another exception where it is a fault of ours."""
+
+
+class UnderWay(Protocol):
+    def cancel(self) -> object:
+        """Nobody is told of its end any more."""
+
+
 class Prepared(Protocol):
     """One action, compiled. Made once for each change of its configuration."""
 
@@ -65,10 +75,11 @@ class Prepared(Protocol):
     def paces(self) -> tuple[Pace, ...]:
         """The limits on how many messages go in a time. A message waits for its turn in each, in this order."""
 
-    async def send(self, message: Message) -> Sent:
-        """
+    def begin(self, message: Message, ended: Ended) -> UnderWay:
+        """Begin to send; `ended` is told what came of it once, some time after this call.
+
         Raises:
-            DeliveryFailed: `Retryable` or `Permanent`.
+            DeliveryFailed: nothing will be sent, and `ended` not be told.
         """
 
     def preview(self, message: Message) -> Json:
@@ -101,3 +112,17 @@ class Channel(Protocol):
         Raises:
             DeliveryFailed: the stored configuration cannot be used.
         """
+
+
+def in_task(send: Coroutine[object, object, Sent], ended: Ended) -> UnderWay:
+    """For a channel whose send is several exchanges, one after the other: they run in a task of their own."""
+
+    async def run() -> None:
+        outcome: Sent | Exception
+        try:
+            outcome = await send
+        except Exception as error:  # noqa: BLE001 (told)
+            outcome = error
+        ended(outcome)
+
+    return asyncio.create_task(run())

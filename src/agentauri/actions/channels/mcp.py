@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from agentauri.actions.channels import target_config
-from agentauri.actions.channels.channel import MASK, Accepted, Pace, Sent, StoredAction
+from agentauri.actions.channels.channel import MASK, Accepted, Ended, Pace, Sent, StoredAction, UnderWay, in_task
 from agentauri.actions.channels.target_config import (
     MAX_TIMEOUT,
     header_secret,
@@ -151,7 +151,10 @@ class PreparedMcp(Struct, frozen=True, kw_only=True):
     retry_on_tool_error: bool
     paces: tuple[Pace, ...] = ()
 
-    async def send(self, message: Message) -> Sent:
+    def begin(self, message: Message, ended: Ended) -> UnderWay:
+        return in_task(self._send(message), ended)
+
+    async def _send(self, message: Message) -> Sent:
         call = self._render(message)
         call_tool = await asyncio.to_thread(_loaded)
         return await call_tool(call, self.guard)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Struct
 
-from agentauri.actions.channels.channel import MASK, Accepted, Pace, Sent, StoredAction
+from agentauri.actions.channels.channel import MASK, Accepted, Ended, Pace, Sent, StoredAction, UnderWay, in_task
 from agentauri.actions.channels.target_config import template_fault
 from agentauri.actions.channels.telegram_markup import (
     MARKUPS,
@@ -171,7 +171,10 @@ class PreparedTelegram(Struct, frozen=True, kw_only=True):
             Pace(f"telegram://{self.bot}", BOT_INTERVAL),
         )
 
-    async def send(self, message: Message) -> Sent:
+    def begin(self, message: Message, ended: Ended) -> UnderWay:
+        return in_task(self._send(message), ended)
+
+    async def _send(self, message: Message) -> Sent:
         deadline = asyncio.get_running_loop().time() + self.timeout
         if message.kind == "retraction":
             return await self._retract(message, deadline)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cached_property, partial
 from typing import cast
 
 from msgspec import Struct
 
 from agentauri.actions.channels import webhook_config
-from agentauri.actions.channels.channel import MASK, Accepted, Pace, Sent, StoredAction
+from agentauri.actions.channels.channel import MASK, Accepted, Ended, Pace, Sent, StoredAction, UnderWay
 from agentauri.actions.channels.target_config import header_secret, look_up, secrets_of, target_key, target_of, without
-from agentauri.actions.errors import Permanent, Retryable
+from agentauri.actions.errors import DeliveryFailed, Permanent, Retryable
 from agentauri.actions.filters import TemplateError
 from agentauri.actions.identity import webhook_id
 from agentauri.actions.message import Message
-from agentauri.actions.outbound import EXCERPT_LENGTH, USER_AGENT, Outbound, Reply
+from agentauri.actions.outbound import EXCERPT_LENGTH, USER_AGENT, Opening, Outbound, Reply, opening
 from agentauri.actions.retry import judge, retry_after
 from agentauri.actions.signing import signatures
 from agentauri.actions.template import HEADER, JsonTemplate, Template, Values, compile_text
@@ -66,7 +67,11 @@ class WebhookChannel:
                 target=target_of(url, self._outbound.guard).key,
                 method=str(config.get("method", "POST")),
                 url=compile_text(url, URL_SINK),
-                headers={name: compile_text(value, HEADER) for name, value in headers.items() if name not in _REPLACED},
+                headers={
+                    name: compile_text(value, HEADER)
+                    for name, value in headers.items()
+                    if name not in _REPLACED and not name.startswith(webhook_config.OURS)
+                },
                 body=body,
                 content_type=content_type,
                 keys=action.signing_keys,
@@ -80,7 +85,17 @@ class WebhookChannel:
             raise Permanent("configuration", f"the stored configuration cannot be used: {error}") from error
 
 
-class PreparedWebhook(Struct, frozen=True, kw_only=True):
+class _Asked(Struct, frozen=True):
+    """A request before it is signed. `given` are the values of the owner's headers."""
+
+    opening: Opening
+    url: str
+    given: tuple[str, ...]
+    ours: dict[str, str]
+    body: bytes | None
+
+
+class PreparedWebhook(Struct, frozen=True, kw_only=True, dict=True):
     outbound: Outbound
     target: str
     method: str
@@ -93,35 +108,56 @@ class PreparedWebhook(Struct, frozen=True, kw_only=True):
     timeout: float
     paces: tuple[Pace, ...]
 
-    async def send(self, message: Message) -> Sent:
-        url, headers, body = self._render(message)
+    def begin(self, message: Message, ended: Ended) -> UnderWay:
+        asked = self._render(message)
+        ours, body = asked.ours, asked.body
         now = int(time.time())  # the receiver compares it with its own clock
-        headers["webhook-timestamp"] = str(now)
-        headers["webhook-signature"] = signatures(self.keys, headers["webhook-id"], now, body or b"")
-        reply = await self.outbound.exchange(
-            self.method,
-            url,
-            headers,
+        ours["webhook-timestamp"] = str(now)
+        ours["webhook-signature"] = signatures(self.keys, ours["webhook-id"], now, body or b"")
+        return self.outbound.begin(
+            asked.opening,
+            ours,
             body,
             organization_id=message.organization_id,
             timeout=self.timeout,
+            ended=partial(self._answered, asked, ended),
         )
-        said = reply.said and without(secrets_of(url, [headers[name] for name in self.headers]), reply.said)
-        return _judged(reply, said[:EXCERPT_LENGTH], self.expected)
 
     def preview(self, message: Message) -> Json:
-        url, headers, body = self._render(message)
+        asked = self._render(message)
         return {
             "method": self.method,
-            "url": url,
-            "headers": {name: MASK if name in self.headers else value for name, value in headers.items()},
-            "body": None if body is None else body.decode(),
+            "url": asked.url,
+            "headers": dict.fromkeys(self.headers, MASK) | self._always | asked.ours,
+            "body": None if asked.body is None else asked.body.decode(),
         }
 
-    def _render(self, message: Message) -> tuple[str, dict[str, str], bytes | None]:
-        """URL, headers (all but time and signature) and body."""
-        fixed = self.body is None and not self.headers and len(self.url.parts) == 1
-        values: Values = {} if fixed else message.values()
+    def _render(self, message: Message) -> _Asked:
+        """What is sent, but for time and signature."""
+        fixed = self._fixed
+        values: Values = message.values() if fixed is None or self.body is not None else {}
+        start, url, given = fixed or self._open(values)
+        return _Asked(start, url, given, _ours(message), self._body(message, values))
+
+    @cached_property
+    def _fixed(self) -> tuple[Opening, str, tuple[str, ...]] | None:
+        """How all of its requests begin, if all of them begin alike."""
+        alike = all(template.fixed for template in (self.url, *self.headers.values()))
+        return self._open({}) if alike else None
+
+    def _open(self, values: Values) -> tuple[Opening, str, tuple[str, ...]]:
+        url = self.url.render(values)
+        headers = {name: value.render(values) for name, value in self.headers.items()}
+        return opening(self.method, url, headers | self._always), url, tuple(headers.values())
+
+    @cached_property
+    def _always(self) -> dict[str, str]:
+        always = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
+        if self.body is not None or self.method != "GET":
+            always["content-type"] = self.content_type
+        return always
+
+    def _body(self, message: Message, values: Values) -> bytes | None:
         body: bytes | None
         match self.body:
             case JsonTemplate():
@@ -132,21 +168,32 @@ class PreparedWebhook(Struct, frozen=True, kw_only=True):
                 body = None if self.method == "GET" else message.document(MAX_BODY)
         if body is not None and len(body) > MAX_BODY:
             raise Permanent("template", "the rendered body is larger than 256 KiB")
-        headers = {name: value.render(values) for name, value in self.headers.items()}
-        headers |= {
-            "user-agent": USER_AGENT,
-            "accept-encoding": "identity",
-            "webhook-id": webhook_id(message.delivery_id),
-            "x-agentauri-event-id": HEADER.value(message.event_id),
-            "x-agentauri-trigger-id": HEADER.value(message.trigger.id),
-            "x-agentauri-correlation-id": message.correlation_id,
-            "x-agentauri-attempt": str(message.attempt),
-        }
-        if message.kind == "test":
-            headers["x-agentauri-test"] = "true"  # a body of the owner's own may not tell
-        if body is not None:
-            headers["content-type"] = self.content_type
-        return self.url.render(values), headers, body
+        return body
+
+    def _answered(self, asked: _Asked, ended: Ended, reply: Reply | Exception) -> None:
+        outcome: Sent | Exception
+        if isinstance(reply, Exception):
+            outcome = reply
+        else:
+            try:
+                said = reply.said and without(secrets_of(asked.url, asked.given), reply.said)
+                outcome = _judged(reply, said[:EXCERPT_LENGTH], self.expected)
+            except Exception as error:  # noqa: BLE001 (told)
+                outcome = error
+        ended(outcome)
+
+
+def _ours(message: Message) -> dict[str, str]:
+    ours = {
+        "webhook-id": webhook_id(message.delivery_id),
+        "x-agentauri-event-id": HEADER.value(message.event_id),
+        "x-agentauri-trigger-id": HEADER.value(message.trigger.id),
+        "x-agentauri-correlation-id": message.correlation_id,
+        "x-agentauri-attempt": str(message.attempt),
+    }
+    if message.kind == "test":
+        ours["x-agentauri-test"] = "true"  # a body of the owner's own may not tell
+    return ours
 
 
 def masked_url(url: str) -> str:
@@ -154,13 +201,13 @@ def masked_url(url: str) -> str:
     return f"{'/'.join(url.split('/', 3)[:3])}/{MASK}"
 
 
-def _judged(reply: Reply, excerpt: str, expected: frozenset[int]) -> Sent:
+def _judged(reply: Reply, excerpt: str, expected: frozenset[int]) -> Sent | DeliveryFailed:
     verdict = judge(reply.status, expected)
     if verdict == "delivered":
         return Sent(status=reply.status, excerpt=excerpt, peer=reply.peer)
     told = f"the endpoint answered {reply.status}"
     if verdict == "permanent":
-        raise Permanent("status", told, status=reply.status, excerpt=excerpt, peer=reply.peer)
+        return Permanent("status", told, status=reply.status, excerpt=excerpt, peer=reply.peer)
     failed = Retryable("status", told, status=reply.status, excerpt=excerpt, peer=reply.peer)
     failed.after = retry_after(reply.headers.get("retry-after"), datetime.now(UTC))
-    raise failed
+    return failed

@@ -25,7 +25,17 @@ from agentauri.errors import FieldError, Invalid
 from agentauri.http.auth import ANY
 from agentauri.http.call import Call
 from agentauri.http.exchange import Exchange
-from agentauri.http.fields import ChainNumber, Moment, Parameters, Text, address, decimal, first_second
+from agentauri.http.fields import (
+    AddressText,
+    ChainNumber,
+    DecimalText,
+    Moment,
+    Parameters,
+    Text,
+    address,
+    decimal,
+    first_second,
+)
 from agentauri.http.ids import agent_of
 from agentauri.http.lists import CursorPaging, Listing, Order, as_is, listing
 from agentauri.http.reading import Aliased
@@ -75,12 +85,12 @@ class AgentQuery(CursorPaging, frozen=True, kw_only=True):
     """Which agents: all that are given must fit; of a list, one. `min_score` needs `tag`."""
 
     chain_id: tuple[ChainNumber, ...] = ()
-    owner: Text | None = None
-    wallet: Text | None = None
+    owner: AddressText | None = None
+    wallet: AddressText | None = None
     search: Annotated[str, Meta(min_length=2, max_length=100)] | None = None
     has_feedback: bool | None = None
     tag: Tag | None = None
-    min_score: Text | None = None
+    min_score: DecimalText | None = None
     registered_since: Moment | None = None
     updated_since: Moment | None = None
     sort: Literal["registered_at", "updated_at", "feedback_count"] = "registered_at"
@@ -108,7 +118,7 @@ class AgentQuery(CursorPaging, frozen=True, kw_only=True):
 
 
 class FeedbackQuery(CursorPaging, frozen=True, kw_only=True):
-    client: Text | None = None
+    client: AddressText | None = None
     tag1: Text | None = None
     tag2: Text | None = None
     include_revoked: bool = False
@@ -124,7 +134,7 @@ class FeedbackQuery(CursorPaging, frozen=True, kw_only=True):
 
 
 class ValidationQuery(CursorPaging, frozen=True, kw_only=True):
-    validator: Text | None = None
+    validator: AddressText | None = None
     tag: Text | None = None
     answered: bool | None = None
 

@@ -11,7 +11,7 @@ from litestar.params import JSONBody
 from msgspec import Struct
 
 from agentauri.accounts import ADMIN_ALL
-from agentauri.billing import PLANS, CreditTransaction, PlanTerms, TransactionType, payment
+from agentauri.billing import PLANS, CreditTransaction, PlanTerms, TransactionType, payment, write_usdc
 from agentauri.http.auth import ANY
 from agentauri.http.call import Call
 from agentauri.http.lists import Listing, Paging, as_is, listing
@@ -19,7 +19,6 @@ from agentauri.types import Plan, utc_now
 
 READ = "read:billing"
 OF_ORGANIZATION = "/organizations/{organization_id:str}/credits"
-MICRO = 1_000_000
 
 
 class PlanList(Struct, frozen=True):
@@ -99,9 +98,7 @@ async def get_credits(request: Call) -> Balance:
     """The organization's credit."""
     async with request.transaction() as tx:
         balance = await request.services.credits.balance(tx, request.standing.organization_id)
-    whole, part = divmod(abs(balance), MICRO)
-    sign = "-" if balance < 0 else ""
-    return Balance(balance=balance, currency="USDC", balance_formatted=f"{sign}{whole}.{part:06} USDC")
+    return Balance(balance=balance, currency="USDC", balance_formatted=write_usdc(balance))
 
 
 @get(["/billing/transactions", f"{OF_ORGANIZATION}/transactions"], access=READ)

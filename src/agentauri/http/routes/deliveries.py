@@ -15,7 +15,7 @@ from agentauri.database import Transaction
 from agentauri.errors import FieldError, Invalid
 from agentauri.events import EventNotFound
 from agentauri.http.call import Call
-from agentauri.http.fields import BlockNumber, ChainNumber, Moment, Parameters, Text, uint256
+from agentauri.http.fields import BlockNumber, ChainNumber, Moment, NumberText, Parameters, Text, uint256
 from agentauri.http.ids import delivery_id_of
 from agentauri.http.lists import CursorPaging, Listing, Order, as_is, listing, nothing
 from agentauri.http.routes.events import EventView, event_view
@@ -33,7 +33,7 @@ class DeadLetterQuery(CursorPaging, frozen=True, kw_only=True):
     action_type: Text | None = None
     event_id: Text | None = None
     chain_id: ChainNumber | None = None
-    agent_id: Text | None = None
+    agent_id: NumberText | None = None
     environment: Literal["live", "test"] | None = None
     kind: Literal["match", "retraction", "absence", "digest", "replay", "test"] | None = None
     hold: Literal["depth", "breaker", "retraction", "paused"] | None = None

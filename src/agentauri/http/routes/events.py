@@ -13,13 +13,16 @@ from litestar.params import FromPath
 from msgspec import Meta, Struct
 
 from agentauri.chain import ChainStatus
-from agentauri.events import Event, EventFilter
+from agentauri.events import DATA_COLUMNS, Event, EventFilter
 from agentauri.http.auth import ANY
 from agentauri.http.call import Call
 from agentauri.http.fields import (
+    AddressText,
     BlockNumber,
     ChainNumber,
+    HashText,
     Moment,
+    NumberText,
     Parameters,
     Text,
     address,
@@ -36,16 +39,9 @@ from agentauri.types import ChainId
 Registry = Literal["identity", "reputation", "validation"]
 Finality = Literal["latest", "safe", "finalized"]
 
-NOT_DATA = frozenset(
-    {
-        "seq", "id", "chain_id", "block_number", "block_hash", "transaction_hash", "log_index", "registry",
-        "event_type", "timestamp", "transaction_index", "contract_address", "agent_id", "args", "topics", "data",
-        "origin", "epoch", "retracted_at", "settled_at", "created_at",
-    }
-)  # fmt: skip
-DATA_COLUMNS = tuple(name for name in Event.__struct_fields__ if name not in NOT_DATA)
 AS_TEXT = frozenset({"feedback_index", "value_raw"})
 KNOWN_TYPES = frozenset().union(*EVENT_TYPES.values())
+EventType = Annotated[str, Meta(max_length=1000, extra_json_schema={"enum": sorted(KNOWN_TYPES)})]
 
 
 class EventView(Struct, frozen=True, kw_only=True):
@@ -78,14 +74,14 @@ class EventQuery(CursorPaging, frozen=True, kw_only=True):
 
     chain_id: tuple[ChainNumber, ...] = ()
     registry: tuple[Registry, ...] = ()
-    event_type: tuple[Text, ...] = ()
-    agent_id: Text | None = None
-    client: Text | None = None
-    owner: Text | None = None
-    validator: Text | None = None
+    event_type: tuple[EventType, ...] = ()
+    agent_id: NumberText | None = None
+    client: AddressText | None = None
+    owner: AddressText | None = None
+    validator: AddressText | None = None
     tag1: Text | None = None
     tag2: Text | None = None
-    tx_hash: Text | None = None
+    tx_hash: HashText | None = None
     from_block: BlockNumber | None = None
     to_block: BlockNumber | None = None
     from_time: Moment | None = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from litestar import get, post
 from litestar.di import NamedDependency
@@ -15,39 +14,29 @@ from agentauri.database import Transaction
 from agentauri.errors import FieldError, Invalid
 from agentauri.events import Event
 from agentauri.http.call import Call
-from agentauri.http.fields import BlockNumber, ChainNumber, Moment, first_second, last_second, uint256
+from agentauri.http.fields import BlockNumber, ChainNumber, Moment, first_second, last_second
 from agentauri.http.ids import event_id_of
-from agentauri.http.routes.events import DATA_COLUMNS, EventView, event_view
+from agentauri.http.routes.events import EventView, event_view
 from agentauri.http.routes.triggers import READ, WRITE, own_trigger
 from agentauri.triggers import (
-    EVENT_TYPES,
     Backtested,
     Explained,
     Explanation,
     Range,
+    SampleEvent,
     TriggerDraft,
     Trying,
     Wanted,
+    sampled,
 )
 from agentauri.types import ChainId
-
-WHOLE_COLUMNS = frozenset({"feedback_index", "response", "value_raw", "value_decimals"})
-
-
-class SampleBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An event that nobody emitted. `data` has its fields by name; what is not given is a sample's."""
-
-    event_type: str
-    chain_id: ChainNumber | None = None
-    agent_id: str | int | None = None
-    data: dict[str, Any] = {}
 
 
 class TestBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """On which event; with neither on the newest one that would fit."""
 
     event_id: str | None = None
-    event: SampleBody | None = None
+    event: SampleEvent | None = None
 
 
 class DraftTestBody(TestBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -207,48 +196,11 @@ async def _event(tx: Transaction, request: Call, body: TestBody, registry: str |
     if body.event_id is not None:
         return await request.services.events.get(tx, event_id_of(body.event_id))
     if body.event is not None:
-        return _sample(request, body.event)
+        try:
+            return sampled(request.services.events, body.event)
+        except Invalid as error:
+            raise Invalid.fields(*(fault.under("event") for fault in error.errors)) from error
     return await request.services.events.example(tx, registry, None if chain_id is None else ChainId(chain_id))
-
-
-def _sample(request: Call, body: SampleBody) -> Event:
-    registry = next((name for name, types in EVENT_TYPES.items() if body.event_type in types), None)
-    if registry is None:
-        raise Invalid.fields(FieldError("event.event_type", "is not an event of any registry"))
-    changes: dict[str, Any] = {"event_type": body.event_type}
-    if body.chain_id is not None:
-        changes["chain_id"] = body.chain_id
-    faults = []
-    if body.agent_id is not None:
-        try:
-            changes["agent_id"] = uint256(str(body.agent_id))
-        except ValueError as error:
-            faults.append(FieldError("event.agent_id", str(error)))
-    for name, value in body.data.items():
-        try:
-            changes[name] = _value(name, value)
-        except (ValueError, ArithmeticError):
-            faults.append(FieldError("event.data", "has a name or a value that no event has"))
-    if faults:
-        raise Invalid.fields(*faults)
-    return structs.replace(request.services.events.sample(registry), **changes)
-
-
-def _value(name: str, value: object) -> object:
-    if name not in DATA_COLUMNS or isinstance(value, bool | list | dict):
-        raise ValueError(name)
-    if value is None:
-        return None
-    if name in WHOLE_COLUMNS:
-        return int(str(value))
-    if name == "score":
-        score = Decimal(str(value))
-        if not score.is_finite():
-            raise ValueError(name)
-        return score
-    if not isinstance(value, str):
-        raise ValueError(name)
-    return value
 
 
 routes = [try_trigger, try_draft, explain, backtest]

@@ -107,7 +107,7 @@ async def list_triggers(request: Call, filters: NamedDependency[TriggerQuery]) -
 @get("/triggers/{trigger_id:str}", access=READ)
 async def get_trigger(request: Call, trigger_id: FromPath[str]) -> TriggerDetail:
     """One trigger with its conditions, actions and breaker."""
-    async with request.transaction() as tx:
+    async with request.reading() as tx:
         trigger = await own_trigger(tx, request, trigger_id)
     if request.standing.may(WRITE):
         return trigger

@@ -29,6 +29,7 @@ ZERO = Decimal(0)
 
 # A numeric of PostgreSQL has 131,072 digits before the point and 16,383 behind it.
 _EXACT = Context(prec=200_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation])
+added, subtracted = _EXACT.add, _EXACT.subtract
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "lte": operator.le, "gt": operator.gt, "gte": operator.ge,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from agentauri.log import Seldom, get_logger
 from agentauri.triggers.state import store
 from agentauri.triggers.state.folding import Ask, Sample
 from agentauri.triggers.state.meeting import SLOTS as SLOTS
-from agentauri.triggers.state.meeting import Folding, Slot
+from agentauri.triggers.state.meeting import Folding, Noted, Slot
 from agentauri.triggers.state.meeting import Visit as Visit
 from agentauri.triggers.state.programs import Input
 from agentauri.triggers.state.slots import (
@@ -142,44 +143,32 @@ class _Batch(Folding):
     async def write(self) -> None:
         if not self.noted:
             return
-        touched = sorted({key for _, key in self.noted})
-        await self._in_parts(
-            store.write, [(key, kept) for key in touched if (kept := self.slots[key].kept) is not None]
-        )
-        windows = [(key, slot.window) for key in touched if isinstance(slot := self.slots[key], WindowSlot)]
+        slots = [(key, self.slots[key]) for key in sorted({key for _, key in self.noted})]
+        windows = [(key, slot.window) for key, slot in slots if isinstance(slot, WindowSlot)]
         if evicted := [(key, sample) for key, window in windows for sample in window.evicted]:
             await store.evict(self._tx, evicted)
         if emptied := [(key, window.emptied_by) for key, window in windows if window.emptied_by is not None]:
             await store.consume(self._tx, emptied)
-        await self._in_parts(store.add_samples, [(key, sample) for key, window in windows for sample in window.fresh])
-        await self._write_pairs(touched)
-        await self._in_parts(
-            store.log,
-            [
-                Undo(
-                    noted.event.chain_id,
-                    noted.event.block_number,
-                    seq,
-                    key,
-                    None if noted.before is None else noted.before.decode(),
-                    encode(noted.entry).decode(),
-                )
-                for (seq, key), noted in self.noted.items()
-            ],
+        fresh = [(key, sample) for key, window in windows for sample in window.fresh]
+        pairs = [(key, slot) for key, slot in slots if isinstance(slot, SequenceSlot | AbsenceSlot)]
+        fresh += [(key, sample) for key, slot in pairs for sample in slot.fresh]
+        parts = zip_longest(
+            _parts([(key, kept) for key, slot in slots if (kept := slot.kept) is not None]),
+            _parts(fresh),
+            _parts([(key, one) for key, slot in pairs if isinstance(slot, SequenceSlot) for one in slot.taken]),
+            _parts([_undo_of(noted, key) for (_, key), noted in self.noted.items()]),
+            fillvalue=(),
         )
+        for part in parts:
+            await store.put(self._tx, *part)
+            await self._breathe()
+        await self._write_timers([(key, slot) for key, slot in pairs if isinstance(slot, AbsenceSlot)])
 
-    async def _write_pairs(self, touched: Sequence[Key]) -> None:
-        """What the leaves of two sorts of events leave: those that wait, those that are waited for, and the timers."""
-        slots = [(key, slot) for key in touched if isinstance(slot := self.slots[key], SequenceSlot | AbsenceSlot)]
-        await self._in_parts(store.add_samples, [(key, sample) for key, slot in slots for sample in slot.fresh])
-        taken = [(key, one) for key, slot in slots if isinstance(slot, SequenceSlot) for one in slot.taken]
-        if taken:
-            await self._in_parts(store.evict, taken)
+    async def _write_timers(self, slots: Sequence[tuple[Key, AbsenceSlot]]) -> None:
         await self._in_parts(store.set_timers, list(self.timers.values()))
         spans = [(timer.key, timer.due_time, timer.due_time) for timer in self.timers.values()]
         for key, slot in slots:
-            if isinstance(slot, AbsenceSlot):
-                spans += [(key, sample.time, sample.time + slot.leaf.span - 1) for sample in slot.fresh]
+            spans += [(key, sample.time, sample.time + slot.leaf.span - 1) for sample in slot.fresh]
         await self._in_parts(store.cancel_timers, [(key, self._span(key), first, last) for key, first, last in spans])
 
     def _span(self, key: Key) -> int:
@@ -196,6 +185,11 @@ class _Batch(Folding):
 def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(rows), PART):
         yield rows[start : start + PART]
+
+
+def _undo_of(noted: Noted, key: Key) -> Undo:
+    event, before = noted.event, None if noted.before is None else noted.before.decode()
+    return Undo(event.chain_id, event.block_number, event.seq, key, before, encode(noted.entry).decode())
 
 
 def _tell_saturated(tx: Transaction, key: Key) -> None:

@@ -21,9 +21,9 @@ Key = tuple[str, int, str]
 _KEY = ("text", "int", "text")
 
 
-def _given(*types: str) -> str:
-    """Rows of these types, given as the columns that `_columns` makes."""
-    return "unnest(" + ", ".join(f"${place}::text::{name}[]" for place, name in enumerate(types, 1)) + ")"
+def _given(*types: str, first: int = 1) -> str:
+    """Rows of these types, given as the columns that `_columns` makes, from parameter `first` on."""
+    return "unnest(" + ", ".join(f"${place}::text::{name}[]" for place, name in enumerate(types, first)) + ")"
 
 
 _KEYS = _given(*_KEY)
@@ -46,9 +46,6 @@ class Undo(NamedTuple):
     key: Key
     before: str | None
     input: str
-
-
-_UNDO = ("chain_id", "block_number", "event_seq", "trigger_id", "leaf_id", "scope_key", "before", "input")
 
 
 class History(NamedTuple):
@@ -103,7 +100,7 @@ async def lock(tx: Transaction, keys: Collection[Key]) -> dict[Key, Kept]:
     rows = await tx.fetch(
         f"""SELECT kept.* FROM {_KEYS} AS k (trigger_id, leaf_id, scope_key)
             CROSS JOIN LATERAL (
-                SELECT s.trigger_id, s.leaf_id, s.scope_key, s.state, s.last_event_seq, s.last_event_time
+                SELECT s.trigger_id, s.leaf_id, s.scope_key, s.state::text, s.last_event_seq, s.last_event_time
                 FROM trigger_state s
                 WHERE s.trigger_id = k.trigger_id AND s.leaf_id = k.leaf_id AND s.scope_key = k.scope_key
                 FOR UPDATE) AS kept""",
@@ -112,13 +109,56 @@ async def lock(tx: Transaction, keys: Collection[Key]) -> dict[Key, Kept]:
     return {(row[0], row[1], row[2]): Kept(row[3], row[4], row[5]) for row in rows if row[4] is not None}
 
 
-async def write(tx: Transaction, rows: Sequence[tuple[Key, Kept]]) -> None:
-    await tx.run(
-        f"""INSERT INTO trigger_state (trigger_id, leaf_id, scope_key, state, last_event_seq, last_event_time)
-           SELECT * FROM {_given(*_KEY, "jsonb", "bigint", "bigint")}
+def _keeping(first: int = 1) -> str:
+    return f"""INSERT INTO trigger_state (trigger_id, leaf_id, scope_key, state, last_event_seq, last_event_time)
+           SELECT * FROM {_given(*_KEY, "jsonb", "bigint", "bigint", first=first)}
            ON CONFLICT (trigger_id, leaf_id, scope_key) DO UPDATE SET state = excluded.state, updated_at = now(),
-               last_event_seq = excluded.last_event_seq, last_event_time = excluded.last_event_time""",
-        *_columns([(*key, *kept) for key, kept in rows], 6),
+               last_event_seq = excluded.last_event_seq, last_event_time = excluded.last_event_time"""
+
+
+def _taking(first: int = 1) -> str:
+    # By their places, found key by key: a plan made while the table was empty would begin with all of it.
+    return f"""UPDATE window_samples w SET consumed_by = found.seq
+           FROM {_given(*_KEY, "bigint", "bigint", "bigint", first=first)}
+               AS k (trigger_id, leaf_id, scope_key, event_time, event_seq, seq)
+           CROSS JOIN LATERAL (
+               SELECT o.ctid AS place, k.seq FROM window_samples o
+               WHERE o.trigger_id = k.trigger_id AND o.leaf_id = k.leaf_id AND o.scope_key = k.scope_key
+                 AND o.event_time = k.event_time AND o.event_seq = k.event_seq LIMIT 1) AS found
+           WHERE w.ctid = found.place"""
+
+
+def _taken(rows: Iterable[tuple[Key, Sample]]) -> list[str]:
+    return _columns([(*key, one.time, one.seq, one.consumed_by) for key, one in rows], 6)
+
+
+async def write(tx: Transaction, rows: Sequence[tuple[Key, Kept]]) -> None:
+    await tx.run(_keeping(), *_columns([(*key, *kept) for key, kept in rows], 6))
+
+
+_PUT = f"""
+    WITH kept AS ({_keeping()}), taken AS ({_taking(14)}), sampled AS (
+        INSERT INTO window_samples (trigger_id, leaf_id, scope_key, event_time, event_seq, value, consumed_by)
+        SELECT * FROM {_given(*_KEY, "bigint", "bigint", "numeric", "bigint", first=7)} ON CONFLICT DO NOTHING
+    ) INSERT INTO state_undo (chain_id, block_number, event_seq, trigger_id, leaf_id, scope_key, before, input)
+    SELECT * FROM {_given("bigint", "bigint", "bigint", *_KEY, "jsonb", "jsonb", first=20)}"""
+
+
+async def put(
+    tx: Transaction,
+    kept: Sequence[tuple[Key, Kept]],
+    samples: Sequence[tuple[Key, Sample]],
+    taken: Sequence[tuple[Key, Sample]],
+    undo: Sequence[Undo],
+) -> None:
+    """What a batch leaves, in one statement: states, new samples, stored samples that are consumed now, and how to undo
+    all of it, under ids in the order of the rows."""
+    await tx.run(
+        _PUT,
+        *_columns([(*key, *one) for key, one in kept], 6),
+        *_columns([(*key, *one) for key, one in samples], 7),
+        *_taken(taken),
+        *_columns([(*one[:3], *one.key, one.before, one.input) for one in undo], 8),
     )
 
 
@@ -231,15 +271,6 @@ async def revive_timers(tx: Transaction, gone: Sequence[tuple[Key, int, EventSeq
         await cancel_timers(tx, [((row[0], row[1], row[2]), row[3], row[4], row[4]) for row in revived])
 
 
-async def add_samples(tx: Transaction, rows: Sequence[tuple[Key, Sample]]) -> None:
-    values: list[tuple[str, int, str, int, int, Decimal | None, int | None]] = [(*key, *one) for key, one in rows]
-    await tx.run(
-        f"""INSERT INTO window_samples (trigger_id, leaf_id, scope_key, event_time, event_seq, value, consumed_by)
-           SELECT * FROM {_given(*_KEY, "bigint", "bigint", "numeric", "bigint")} ON CONFLICT DO NOTHING""",
-        *_columns(values, 7),
-    )
-
-
 async def consume(
     tx: Transaction, consumers: Sequence[tuple[Key, EventSeq]], sparing: Collection[EventSeq] = ()
 ) -> None:
@@ -256,14 +287,7 @@ async def consume(
 
 async def evict(tx: Transaction, rows: Sequence[tuple[Key, Sample]]) -> None:
     """Note of these samples by which event they are consumed."""
-    await tx.run(
-        f"""UPDATE window_samples w SET consumed_by = k.seq
-           FROM {_given(*_KEY, "bigint", "bigint", "bigint")}
-               AS k (trigger_id, leaf_id, scope_key, event_time, event_seq, seq)
-           WHERE w.trigger_id = k.trigger_id AND w.leaf_id = k.leaf_id AND w.scope_key = k.scope_key
-             AND w.event_time = k.event_time AND w.event_seq = k.event_seq""",
-        *_columns([(*key, one.time, one.seq, one.consumed_by) for key, one in rows], 6),
-    )
+    await tx.run(_taking(), *_taken(rows))
 
 
 async def release(tx: Transaction, rows: Sequence[tuple[Key, EventSeq]]) -> None:
@@ -298,11 +322,6 @@ async def sampled(tx: Transaction, rows: Sequence[tuple[Key, int, EventSeq]]) ->
         *_columns([(*key, time, seq) for key, time, seq in rows], 5),
     )
     return {(row[0], (row[1], row[2], row[3])) for row in found}
-
-
-async def log(tx: Transaction, rows: Sequence[Undo]) -> None:
-    """Note how to undo; ids follow the order of `rows`."""
-    await tx.copy("state_undo", _UNDO, [(*row[:3], *row.key, row.before, row.input) for row in rows])
 
 
 async def recorded(tx: Transaction, seqs: Collection[EventSeq]) -> dict[tuple[EventSeq, Key], str]:
