@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -307,3 +308,16 @@ async def test_without_redis_the_gate_counts_in_postgres(lost: Queue, database: 
     pressure = BackPressure(lost, database, max_depth=2, critical_depth=4)
 
     assert await pressure.is_open()
+
+
+async def test_a_cancellation_that_the_client_swallows_is_raised_after_all(queue: Queue) -> None:
+    async def swallow() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    call = asyncio.create_task(queue._guarded(swallow))
+    await asyncio.sleep(0)
+    call.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await call

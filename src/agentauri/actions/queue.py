@@ -213,8 +213,15 @@ class Queue:
 
     async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
         started = time.perf_counter()
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
-            return await call()
+            answer = await call()
+            if task and task.cancelling() > cancelled:
+                # The client sends within asyncio.wait_for, which loses a cancellation before Python 3.12
+                # (https://github.com/python/cpython/issues/86296).
+                raise asyncio.CancelledError
+            return answer
         except (RedisError, OSError) as error:
             self._noticed(error)
             raise RedisUnavailable("Redis is away.") from error
