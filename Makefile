@@ -35,7 +35,7 @@ check: .venv/.ready ## the static part: ruff, mypy, import-linter
 tests: setup
 	@$(PY) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile $(ARGS)
 
-soak: setup ## full sizes: property tests, faults, benches (up to 90 minutes)
+soak: setup ## full sizes: property tests, faults, benches (some hours)
 	@$(PY) -m pytest -m soak --timeout 5400 $(ARGS)
 	@$(MAKE) --no-print-directory bench
 
