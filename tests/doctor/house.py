@@ -23,6 +23,8 @@ from support.terminal import Terminal, Typed
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 20.0
+STOP_SECONDS = 45.0
+"""The longest stop: SHUTDOWN_GRACE_SECONDS and what the end itself takes."""
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
 PARTS = ("api-gateway", "event-processor")
 """What runs to begin with; more dispatchers are started where a test is about them."""
@@ -110,7 +112,7 @@ class House:
     async def stop(self, part: str) -> None:
         for child in self.parts.pop(part, []):
             child.signal(signal.SIGTERM)
-            await child.ended(SECONDS)
+            await child.ended(STOP_SECONDS)
         self._as_started = None
 
     def close(self) -> None:
