@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,14 @@ class House:
             self._redis_runs = True
 
     async def sql(self, statement: str) -> None:
+        """As one transaction, again where PostgreSQL ended it because the running processes hold what it needs."""
         connection = await asyncpg.connect(self.database_url)
         try:
-            await connection.execute(statement)
+            for _ in range(10):
+                with suppress(asyncpg.DeadlockDetectedError):
+                    await connection.execute(statement)
+                    return
+            raise AssertionError("a deadlock, ten times running")
         finally:
             await connection.close()
 
